@@ -1,0 +1,3 @@
+//! The exchange core, sans-IO.
+mod room;
+pub use room::{Decision, Delivery, Outgoing, Parts, Refusal, Room, RoomError};

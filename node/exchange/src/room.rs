@@ -1,0 +1,92 @@
+//! The seam between the exchange and the rooms (dictionary, standard storage, …) that hold a node's state.
+//!
+//! A room decides on a verified message and returns an *effect*: bytes of its own that go into the journal together with
+//! (lane, epoch, sequence) in one record, and that [`Room::apply`] turns into state, now and at every replay. So a message
+//! is applied exactly once by construction, and what a replay sees never depends on the version that decided.
+
+use jincai_types::{Attributes, Destination, Digest, Epoch, Lane, Millis, Priority, RecordNumber, Requirement, Sequence};
+
+/// A verified message as a room sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// Its lane; `lane.origin` signed it.
+    pub lane: Lane,
+    /// The origin's epoch.
+    pub epoch: Epoch,
+    /// Its number.
+    pub sequence: Sequence,
+    /// Its attributes.
+    pub attributes: &'a Attributes,
+    /// Its payload, decrypted.
+    pub payload: &'a [u8],
+}
+
+/// Access to bulk parts that have arrived; a message only sees the parts that it names in `requires`.
+pub trait Parts {
+    /// The plaintext of a part, or `None` if it is not held (any more).
+    fn part(&self, digest: &Digest) -> Option<Vec<u8>>;
+}
+
+/// A room's answer to a message.
+#[derive(Debug)]
+pub enum Decision {
+    /// Apply it: this effect goes into the journal.
+    Apply {
+        /// The room's own bytes for [`Room::apply`].
+        effect: Vec<u8>,
+        /// Messages this sets off, sealed in the same commit.
+        messages: Vec<Outgoing>,
+    },
+    /// Not yet: something it needs is missing; the lane waits.
+    Wait(Requirement),
+    /// Refused for its meaning: a dead letter here, a refusal to the origin.
+    Refuse(Refusal),
+}
+
+/// Why a message was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Stable code, JC-####.
+    pub code: &'static str,
+    /// One sentence for people.
+    pub reason: String,
+}
+
+/// A message that a room or a caller wants sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Where to.
+    pub destination: Destination,
+    /// In which class.
+    pub class: Priority,
+    /// Its attributes; the exchange fills in nothing.
+    pub attributes: Attributes,
+    /// Its payload.
+    pub payload: Vec<u8>,
+}
+
+/// A place that holds state and is changed by messages.
+pub trait Room {
+    /// Attribute types that start with this belong to the room, such as `jincai.dictionary.`.
+    fn prefix(&self) -> &'static str;
+
+    /// Decides on a message. Must be a function of the room's state and the arguments alone.
+    fn decide(&mut self, now: Millis, delivery: &Delivery<'_>, parts: &dyn Parts) -> Decision;
+
+    /// Applies an effect that [`Room::decide`] or one of the room's own commands returned, held by record `number`.
+    /// `cause` is the lane whose message decided it, if one did. An error is our bug or a damaged disk: the node stops.
+    fn apply(&mut self, number: RecordNumber, cause: Option<Lane>, effect: &[u8]) -> Result<(), RoomError>;
+
+    /// Whether a requirement is met; `None` if it is not this room's to know.
+    fn meets(&self, requirement: &Requirement) -> Option<bool>;
+}
+
+/// An effect that cannot be applied.
+#[derive(Debug, thiserror::Error)]
+#[error("{room}: an effect in the journal cannot be applied: {reason}")]
+pub struct RoomError {
+    /// Which room.
+    pub room: &'static str,
+    /// Why.
+    pub reason: String,
+}
