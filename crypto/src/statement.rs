@@ -62,7 +62,7 @@ impl Statement {
             return Err(Error::Suite { what: "statement", found: u64::from(statement.suite) });
         }
         let count = statement.last.checked_sub(statement.first).map(|d| d.saturating_add(1));
-        if statement.first == 0 || !count.is_some_and(|c| c <= limits::BATCH_MESSAGES as u64) {
+        if statement.first == 0 || count.is_none_or(|c| c > limits::BATCH_MESSAGES as u64) {
             return Err(Error::Batch("its first and last numbers cannot be"));
         }
         let previous = &statement.previous;

@@ -1,1 +1,63 @@
-//! stub
+//! Policies as values, and the decisions taken from them. Pure: what a policy says never depends on who asks when.
+//!
+//! So far one document: how a link behaves ([`LinkPolicy`]), and which payloads are encrypted ([`is_encrypted`]).
+
+use jincai_types::{Destination, Millis, Priority};
+use serde::{Deserialize, Serialize};
+
+/// How a node behaves on one link. Every key has a default; unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinkPolicy {
+    /// Bytes of unconfirmed batches in flight for `control`, `interactive`, `record` and `bulk`; 64 KiB to 256 MiB each.
+    pub window_bytes: [u64; 4],
+    /// Without progress for this long, unconfirmed batches are sent again; milliseconds, doubled up to 32 times.
+    pub retry_ms: Millis,
+    /// Signed receipts go out at most this often; milliseconds.
+    pub receipt_ms: Millis,
+}
+
+impl Default for LinkPolicy {
+    fn default() -> Self {
+        Self { window_bytes: [4 << 20, 8 << 20, 16 << 20, 8 << 20], retry_ms: 3_000, receipt_ms: 1_000 }
+    }
+}
+
+impl LinkPolicy {
+    /// The window of a class, in bytes.
+    #[must_use]
+    pub fn window(&self, class: Priority) -> u64 {
+        self.window_bytes[class.index()]
+    }
+
+    /// Says what is wrong with the values, if something is.
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
+        let windows = self.window_bytes.iter().all(|w| (64 << 10..=256 << 20).contains(w));
+        match () {
+            () if !windows => Some("window_bytes: each must lie between 65536 and 268435456"),
+            () if !(100..=3_600_000).contains(&self.retry_ms) => Some("retry_ms: must lie between 100 and 3600000"),
+            () if !(10..=60_000).contains(&self.receipt_ms) => Some("receipt_ms: must lie between 10 and 60000"),
+            () => None,
+        }
+    }
+}
+
+/// Whether payloads to this destination are encrypted: to one authority always; what goes to a group of every authority
+/// above or below is public among them (releases are meant to be read by all, and are signed).
+#[must_use]
+pub fn is_encrypted(destination: Destination) -> bool {
+    matches!(destination, Destination::Authority(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_within_their_own_limits() {
+        assert_eq!(LinkPolicy::default().fault(), None);
+        assert!(LinkPolicy { retry_ms: 1, ..LinkPolicy::default() }.fault().is_some());
+        assert!(LinkPolicy { window_bytes: [0; 4], ..LinkPolicy::default() }.fault().is_some());
+    }
+}

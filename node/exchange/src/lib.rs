@@ -1,3 +1,31 @@
-//! The exchange core, sans-IO.
+//! The exchange core: store and forward between nodes, without I/O, clock, threads or randomness of its own.
+//!
+//! A *lane* runs from an origin authority to a destination in one priority class; its batches form a hash chain that the
+//! origin signs. Hops hold a batch in *custody* until the next hop's signed receipt. At the destination, *rooms* decide
+//! on each message; the effect and the message's place go into the journal in one record, so nothing is applied twice.
+//!
+//! What it keeps, whatever comes in: a receipt leaves only for what is durable; what cannot be verified moves no cursor;
+//! a lane whose chain forks is held, with both branches kept as evidence.
+
+mod apply;
+mod chain;
+mod error;
+mod exchange;
+mod frame;
+mod link;
+mod outbox;
+mod output;
+mod receive;
+pub mod record;
+mod report;
 mod room;
-pub use room::{Decision, Delivery, Outgoing, Parts, Refusal, Room, RoomError};
+mod slots;
+
+pub use apply::{BULK_PART, REFUSAL, RefusalNote};
+pub use error::Error;
+pub use exchange::{Counters, Exchange, Setup, open, read_batch};
+pub use frame::{Frame, PROTOCOL_VERSION, Receipt, ReceiptList, SlotValue};
+pub use link::LinkKind;
+pub use output::{Context, Notice, Output, Payload, Send};
+pub use report::{InboundReport, LinkReport, OutboundReport};
+pub use room::{Decision, Delivery, Outgoing, Parts, Refusal, Room, RoomError, Rooms};

@@ -4,7 +4,9 @@
 //! (lane, epoch, sequence) in one record, and that [`Room::apply`] turns into state, now and at every replay. So a message
 //! is applied exactly once by construction, and what a replay sees never depends on the version that decided.
 
-use jincai_types::{Attributes, Destination, Digest, Epoch, Lane, Millis, Priority, RecordNumber, Requirement, Sequence};
+use jincai_types::{
+    Attributes, Destination, Digest, Epoch, Lane, Millis, Priority, RecordNumber, Requirement, Sequence,
+};
 
 /// A verified message as a room sees it.
 #[derive(Clone, Copy, Debug)]
@@ -89,4 +91,16 @@ pub struct RoomError {
     pub room: &'static str,
     /// Why.
     pub reason: String,
+}
+
+/// All rooms of a node, as the exchange sees them.
+pub trait Rooms {
+    /// The decision of the room that takes this message, and the room's prefix; `None` if no room does.
+    fn decide(&mut self, now: Millis, delivery: &Delivery<'_>, parts: &dyn Parts) -> Option<(&'static str, Decision)>;
+
+    /// See [`Room::apply`]; `room` is the room's prefix.
+    fn apply(&mut self, number: RecordNumber, cause: Option<Lane>, room: &str, effect: &[u8]) -> Result<(), RoomError>;
+
+    /// Whether a requirement is met; `None` if no room knows of such.
+    fn meets(&self, requirement: &Requirement) -> Option<bool>;
 }

@@ -1,0 +1,254 @@
+//! The destination's part: waiting messages are opened and decided on in order, and each effect is staged together with
+//! the place of the message that caused it. So a message is applied once, or is one dead letter, or its lane waits.
+
+use crate::exchange::Exchange;
+use crate::output::{Context, Output};
+use crate::record::{self, Cause, DeadLetter, EffectRecord, kind};
+use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal};
+use crate::{Error, Rooms};
+use jincai_crypto::{BatchView, Directory, KeyRing, sha256};
+use jincai_journal::Log;
+use jincai_types::{Attributes, AuthorityId, Destination, Digest, Lane, Priority, RecordNumber, Requirement};
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The exchange's own «room» for bulk parts.
+pub(crate) const BULK: &str = "jincai.bulk.";
+/// The type of a bulk part; its id is the hexadecimal SHA-256 of its payload.
+pub const BULK_PART: &str = "jincai.bulk.part";
+/// The type of a refusal, which goes back to the origin of the refused message.
+pub const REFUSAL: &str = "jincai.refusal";
+
+/// The payload of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RefusalNote {
+    /// The place of the refused message.
+    #[n(0)]
+    pub cause: Cause,
+    /// Its id.
+    #[n(1)]
+    pub id: String,
+    /// Its type.
+    #[n(2)]
+    pub kind: String,
+    /// What it was about.
+    #[n(3)]
+    pub subject: String,
+    /// Why: the stable code.
+    #[n(4)]
+    pub code: String,
+    /// Why: a sentence.
+    #[n(5)]
+    pub reason: String,
+}
+
+struct PartReader<'a> {
+    parts: &'a BTreeMap<Digest, (RecordNumber, usize)>,
+    log: &'a dyn Log,
+    out: &'a Output,
+    directory: &'a Directory,
+    reader: (AuthorityId, &'a KeyRing),
+}
+
+impl Parts for PartReader<'_> {
+    fn part(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let (record, index) = *self.parts.get(digest)?;
+        let stored = self.out.read(self.log, record).ok()?;
+        let (_, start) = record::split_batch_record(&stored.payload).ok()?;
+        let view = BatchView::parse(&stored.payload[start..]).ok()?.verify(self.directory).ok()?;
+        let key = view.content_key(self.reader.0, self.reader.1).ok()?;
+        let payload = view.open(index, key.as_deref()).ok()?.payload;
+        (sha256(&payload) == *digest).then_some(payload)
+    }
+}
+
+impl Exchange {
+    /// Tries lanes again whose requirement is met by now, until none moves.
+    pub(crate) fn unblock(&mut self, ctx: &mut Context<'_>) -> Result<(), Error> {
+        // A lane is tried once per place: a room that waits for what it says is met would otherwise spin for ever.
+        let mut tried = BTreeSet::new();
+        loop {
+            let ready = self.inbound.iter().find(|(lane, inbound)| match &inbound.blocked {
+                _ if inbound.waiting.is_empty() || tried.contains(&(**lane, inbound.applied)) => false,
+                Some(requirement) => self.is_met(requirement, ctx.rooms),
+                None => true,
+            });
+            let Some((lane, applied)) = ready.map(|(lane, inbound)| (*lane, inbound.applied)) else { return Ok(()) };
+            tried.insert((lane, applied));
+            self.apply_lane(lane, ctx)?;
+        }
+    }
+
+    fn is_met(&self, requirement: &Requirement, rooms: &dyn Rooms) -> bool {
+        match requirement {
+            Requirement::Bulk(digest) => self.parts.contains_key(digest),
+            // What no room here knows of can never be met; deciding will refuse the message for its meaning.
+            other => rooms.meets(other).unwrap_or(true),
+        }
+    }
+
+    /// Applies what waits on a lane, in order, until something it needs is missing.
+    pub(crate) fn apply_lane(&mut self, lane: Lane, ctx: &mut Context<'_>) -> Result<(), Error> {
+        while let Some(held) = self.inbound.get(&lane).and_then(|i| i.waiting.front()).copied() {
+            let stored = ctx.read(held.record)?;
+            let (_, start) = record::split_batch_record(&stored.payload)?;
+            let view = BatchView::parse(&stored.payload[start..])?.verify(&self.directory)?;
+            let applied = self.inbound.get(&lane).map(|i| i.applied).unwrap_or_default();
+            let done =
+                if applied.0 == view.statement.epoch { applied.1.saturating_sub(view.statement.first - 1) } else { 0 };
+            let key = view.content_key(self.me, &self.keys);
+            for index in usize::try_from(done).unwrap_or(usize::MAX)..view.items.len() {
+                let cause = Cause { lane, epoch: view.statement.epoch, sequence: view.sequence(index) };
+                let opened = view.attributes(index).and_then(|attributes| {
+                    let key = key.as_ref().map_err(|_| jincai_crypto::Error::Decrypt)?;
+                    Ok((attributes, view.open(index, key.as_deref())?.payload))
+                });
+                let moved = match opened {
+                    Ok((attributes, payload)) => {
+                        self.apply_message(cause, &attributes, &payload, (held.record, index), ctx)?
+                    }
+                    Err(error) => {
+                        let refusal = Refusal { code: error.code(), reason: error.to_string() };
+                        self.refuse(cause, &Attributes::default(), refusal, ctx)?;
+                        true
+                    }
+                };
+                if !moved {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides on one message; `false` if its lane must wait.
+    fn apply_message(
+        &mut self,
+        cause: Cause,
+        attributes: &Attributes,
+        payload: &[u8],
+        place: (RecordNumber, usize),
+        ctx: &mut Context<'_>,
+    ) -> Result<bool, Error> {
+        if let Some(missing) = attributes.requires.iter().find(|r| !self.is_met(r, ctx.rooms)) {
+            return Ok(self.wait(cause.lane, missing.clone()));
+        }
+        if attributes.kind == BULK_PART {
+            return self.take_part(cause, attributes, payload, place, ctx).map(|()| true);
+        }
+        let delivery = Delivery { lane: cause.lane, epoch: cause.epoch, sequence: cause.sequence, attributes, payload };
+        let parts = PartReader {
+            parts: &self.parts,
+            log: ctx.log,
+            out: &*ctx.out,
+            directory: &self.directory,
+            reader: (self.me, &self.keys),
+        };
+        let (room, effect, messages) = match ctx.rooms.decide(ctx.now, &delivery, &parts) {
+            Some((room, Decision::Apply { effect, messages })) => (room, effect, messages),
+            Some((_, Decision::Wait(requirement))) => return Ok(self.wait(cause.lane, requirement)),
+            Some((_, Decision::Refuse(refusal))) => return self.refuse(cause, attributes, refusal, ctx).map(|()| true),
+            None => {
+                let error = Error::NoRoom { kind: attributes.kind.clone() };
+                let refusal = Refusal { code: error.code(), reason: error.to_string() };
+                return self.refuse(cause, attributes, refusal, ctx).map(|()| true);
+            }
+        };
+        let record = EffectRecord { cause: Some(cause), room: room.to_owned(), effect: ByteVec::from(effect) };
+        let number = ctx.out.record(kind::EFFECT, record::to_body(&record));
+        self.apply_effect(number, Some(cause), room, &record.effect, ctx.rooms)?;
+        self.counters.messages_applied += 1;
+        for message in messages {
+            self.submit_or_tell(message, ctx);
+        }
+        Ok(true)
+    }
+
+    fn wait(&mut self, lane: Lane, requirement: Requirement) -> bool {
+        if let Some(inbound) = self.inbound.get_mut(&lane) {
+            inbound.blocked = Some(requirement);
+        }
+        false
+    }
+
+    fn submit_or_tell(&mut self, message: Outgoing, ctx: &mut Context<'_>) {
+        let what = message.attributes.kind.clone();
+        if let Err(error) = self.submit(message) {
+            ctx.out.notice(true, error.code(), format!("a message of type {what} could not be sent: {error}"));
+        }
+    }
+
+    fn take_part(
+        &mut self,
+        cause: Cause,
+        attributes: &Attributes,
+        payload: &[u8],
+        (record, index): (RecordNumber, usize),
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        let digest = sha256(payload);
+        if attributes.id != digest.to_string() {
+            let error = Error::Part;
+            return self.refuse(cause, attributes, Refusal { code: error.code(), reason: error.to_string() }, ctx);
+        }
+        let effect = record::to_body(&(digest, record, index as u64));
+        let body = EffectRecord { cause: Some(cause), room: BULK.to_owned(), effect: ByteVec::from(effect) };
+        let number = ctx.out.record(kind::EFFECT, record::to_body(&body));
+        self.apply_effect(number, Some(cause), BULK, &body.effect, ctx.rooms)?;
+        self.counters.messages_applied += 1;
+        Ok(())
+    }
+
+    pub(crate) fn apply_part(&mut self, _cause: Option<Cause>, effect: &[u8]) -> Result<(), Error> {
+        let (digest, record, index): (Digest, RecordNumber, u64) = record::from_body("bulk part", effect)?;
+        let index = usize::try_from(index).map_err(|_| Error::Part)?;
+        self.parts.insert(digest, (record, index));
+        Ok(())
+    }
+
+    /// Refuses a message for its meaning: a dead letter here, a note to its origin; the cursor moves.
+    fn refuse(
+        &mut self,
+        cause: Cause,
+        attributes: &Attributes,
+        refusal: Refusal,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        let letter = DeadLetter {
+            cause,
+            id: attributes.id.clone(),
+            code: refusal.code.to_owned(),
+            reason: refusal.reason.clone(),
+        };
+        ctx.out.record(kind::DEAD_LETTER, record::to_body(&letter));
+        let text =
+            format!("lane {}: message {} «{}» refused: {}", cause.lane, cause.sequence, letter.id, letter.reason);
+        ctx.out.notice(true, refusal.code, text);
+        self.bury(letter);
+        self.counters.messages_refused += 1;
+        // A refusal of a refusal would have no end.
+        if attributes.kind != REFUSAL && cause.lane.origin != self.me {
+            let note = RefusalNote {
+                cause,
+                id: attributes.id.clone(),
+                kind: attributes.kind.clone(),
+                subject: attributes.subject.clone(),
+                code: refusal.code.to_owned(),
+                reason: refusal.reason,
+            };
+            let attributes = Attributes {
+                id: format!("refusal/{}/{}/{}", cause.lane, cause.epoch, cause.sequence),
+                source: self.me.to_string(),
+                kind: REFUSAL.to_owned(),
+                time: ctx.now,
+                subject: note.subject.clone(),
+                ..Attributes::default()
+            };
+            let destination = Destination::Authority(cause.lane.origin);
+            let payload = record::to_body(&note);
+            self.submit_or_tell(Outgoing { destination, class: Priority::Control, attributes, payload }, ctx);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,444 @@
+//! The exchange of one node: state, restart, links, the clock's tick. Receiving, applying and slots stand in their files.
+//!
+//! Nothing here does I/O. Every entry point takes a [`Context`] and stages records and sends into its output; the shell
+//! appends the records and releases a send only when the record it names is durable. State may run ahead of the disk,
+//! because a crash forgets both together.
+
+use crate::chain::Chain;
+use crate::link::{Held, Key, Link, LinkKind, ToSend};
+use crate::outbox::Outbox;
+use crate::output::{Context, Output, Payload};
+use crate::record::{self, Cause, Cleared, DeadLetter, EffectRecord, kind};
+use crate::slots::Slots;
+use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Receipt, Rooms};
+use jincai_crypto::{BatchView, CardChain, Directory, Entropy, KeyRing};
+use jincai_journal::{Log, Stored};
+use jincai_policies::LinkPolicy;
+use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber};
+use minicbor::bytes::ByteVec;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Dead letters shown to operators; older ones stay in the journal.
+const DEAD_LETTERS: usize = 10_000;
+/// Lanes that a relay remembers after they are drained.
+const SOFT_CHAINS: usize = 10_000;
+
+/// Counters since the start, for `status` and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each name says what is counted")]
+pub struct Counters {
+    pub messages_submitted: u64,
+    pub messages_applied: u64,
+    pub messages_refused: u64,
+    pub batches_sealed: u64,
+    pub batches_received: u64,
+    pub batches_sent: u64,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub duplicates_dropped: u64,
+    pub gaps_asked: u64,
+    pub gaps_unserved: u64,
+    pub batches_bad: u64,
+    pub batches_not_yet: u64,
+    pub forks: u64,
+    pub resends: u64,
+    pub receipts_sent: u64,
+    pub receipts_received: u64,
+    pub slots_received: u64,
+}
+
+/// What the node is and how it behaves.
+pub struct Setup {
+    /// The hosted authority.
+    pub authority: AuthorityId,
+    /// Its keys.
+    pub keys: KeyRing,
+    /// Randomness.
+    pub entropy: Box<dyn Entropy>,
+    /// Directory with at least our own chain of cards.
+    pub directory: Directory,
+    /// How links behave.
+    pub policy: LinkPolicy,
+}
+
+/// A lane that ends here.
+#[derive(Debug, Default)]
+pub(crate) struct Inbound {
+    /// Batches that are durable here and not completely applied.
+    pub(crate) waiting: VecDeque<Held>,
+    /// The last message applied or refused.
+    pub(crate) applied: Key,
+    /// The end of the last batch completely applied.
+    pub(crate) applied_end: LanePosition,
+    /// Refused messages so far.
+    pub(crate) refusals: u64,
+    /// What the first waiting message waits for.
+    pub(crate) blocked: Option<jincai_types::Requirement>,
+    /// The end-to-end receipt is out of date.
+    pub(crate) receipt_due: bool,
+}
+
+/// See the module's head.
+pub struct Exchange {
+    pub(crate) me: AuthorityId,
+    pub(crate) keys: KeyRing,
+    pub(crate) entropy: Box<dyn Entropy>,
+    pub(crate) directory: Directory,
+    pub(crate) policy: LinkPolicy,
+    pub(crate) epoch: Epoch,
+    pub(crate) outbox: Outbox,
+    pub(crate) links: BTreeMap<AuthorityId, Link>,
+    pub(crate) chains: BTreeMap<Lane, Chain>,
+    pub(crate) inbound: BTreeMap<Lane, Inbound>,
+    /// Batches of our own lanes and of group lanes, for whoever asks again or joins late.
+    pub(crate) shelf: BTreeMap<Lane, BTreeMap<Key, Held>>,
+    pub(crate) parts: BTreeMap<Digest, (RecordNumber, usize)>,
+    pub(crate) slots: Slots,
+    pub(crate) held_lanes: BTreeMap<Lane, Digest>,
+    pub(crate) dead_letters: VecDeque<DeadLetter>,
+    pub(crate) delivered: BTreeMap<(Lane, AuthorityId), Receipt>,
+    pub(crate) counters: Counters,
+    pub(crate) last_tick: Millis,
+}
+
+impl Exchange {
+    /// Rebuilds the exchange and its rooms from the journal. `clean` says whether the journal ended with a closing mark;
+    /// if not, a new epoch is staged.
+    pub fn open(setup: Setup, clean: bool, ctx: &mut Context<'_>) -> Result<Self, Error> {
+        let mut exchange = Self {
+            me: setup.authority,
+            keys: setup.keys,
+            entropy: setup.entropy,
+            directory: setup.directory,
+            policy: setup.policy,
+            epoch: Epoch::default(),
+            outbox: Outbox::default(),
+            links: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            inbound: BTreeMap::new(),
+            shelf: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            slots: Slots::default(),
+            held_lanes: BTreeMap::new(),
+            dead_letters: VecDeque::new(),
+            delivered: BTreeMap::new(),
+            counters: Counters::default(),
+            last_tick: ctx.now,
+        };
+        exchange.meet_neighbours();
+        let mut failed = None;
+        let log = ctx.log;
+        log.replay(1, &mut |stored| {
+            if failed.is_none() {
+                failed = exchange.replay(&stored, ctx).err();
+            }
+            Ok(())
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if !clean || exchange.epoch == Epoch::default() {
+            let number = ctx.now.max(exchange.epoch.number + 1);
+            exchange.epoch = Epoch { number, salt: exchange.entropy.number()? };
+            ctx.out.record(kind::EPOCH, record::to_body(&exchange.epoch));
+        }
+        exchange.counters = Counters::default();
+        exchange.issue_card_slot();
+        exchange.unblock(ctx)?;
+        Ok(exchange)
+    }
+
+    fn replay(&mut self, stored: &Stored, ctx: &mut Context<'_>) -> Result<(), Error> {
+        let body = &stored.payload[..];
+        match stored.kind {
+            kind::BATCH => {
+                let (from, start) = record::split_batch_record(body)?;
+                let view = BatchView::parse(&body[start..])?;
+                let (statement, digest) = (&view.statement, view.digest);
+                let lane = statement.lane;
+                let bytes = (body.len() - start) as u64;
+                let held = Held { record: stored.number, previous: statement.previous, end: view.end(), bytes };
+                if from.is_none() {
+                    self.outbox.restore(lane, held.end);
+                } else {
+                    let chain = self.chains.entry(lane).or_default();
+                    chain.raise_to(statement.previous);
+                    chain.advance(statement, digest);
+                }
+                self.take(lane, held, from, ctx.now);
+            }
+            kind::EFFECT => {
+                let effect: EffectRecord = record::from_body("effect record", body)?;
+                self.apply_effect(stored.number, effect.cause, &effect.room, &effect.effect, ctx.rooms)?;
+            }
+            kind::DEAD_LETTER => self.bury(record::from_body("dead letter", body)?),
+            kind::CLEARED => {
+                let cleared: Cleared = record::from_body("cleared custody", body)?;
+                if let Some(link) = self.links.get_mut(&cleared.neighbour) {
+                    for (lane, position) in &cleared.lanes {
+                        link.discard(lane, *position);
+                    }
+                }
+            }
+            kind::EPOCH => self.epoch = record::from_body("epoch", body)?,
+            kind::CARDS => {
+                let chain: CardChain = record::from_body("cards", body)?;
+                // They were valid when they came; what they proved then stays proven.
+                let valid_at = chain.last()?.not_before;
+                self.directory.add(&chain, valid_at)?;
+                self.meet_neighbours();
+                self.reroute_groups(ctx.now);
+            }
+            kind::FORK => {
+                let view = BatchView::parse(body)?;
+                self.held_lanes.insert(view.statement.lane, view.digest);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Superior and inferiors are neighbours; a link exists from the moment the neighbour is known.
+    pub(crate) fn meet_neighbours(&mut self) {
+        let tree = self.directory.tree();
+        let neighbours: Vec<_> = tree.superior(self.me).into_iter().chain(tree.children(self.me)).collect();
+        for neighbour in neighbours {
+            self.links.entry(neighbour).or_default();
+        }
+    }
+
+    /// Takes a batch that is (being made) durable: into custody for the next hops, and to be applied if it is for us.
+    pub(crate) fn take(&mut self, lane: Lane, held: Held, from: Option<AuthorityId>, now: Millis) {
+        for hop in self.directory.tree().next_hops(self.me, lane.destination, from) {
+            self.links.entry(hop).or_default().hold(lane, held, now);
+        }
+        if lane.origin == self.me || !matches!(lane.destination, Destination::Authority(_)) {
+            self.shelf.entry(lane).or_default().insert(held.end.key(), held);
+        }
+        let for_us = self.directory.tree().is_member(lane.destination, self.me);
+        if for_us && (from.is_some() || lane.destination == Destination::Authority(self.me)) {
+            self.inbound.entry(lane).or_default().waiting.push_back(held);
+        }
+    }
+
+    /// A neighbour that joined late gets the group lanes from their beginning.
+    pub(crate) fn reroute_groups(&mut self, now: Millis) {
+        for (lane, batches) in &self.shelf {
+            if matches!(lane.destination, Destination::Authority(_)) {
+                continue;
+            }
+            for hop in self.directory.tree().next_hops(self.me, lane.destination, None) {
+                let link = self.links.entry(hop).or_default();
+                let came_from_there =
+                    self.directory.tree().next_hops(self.me, Destination::Authority(lane.origin), None);
+                if !link.knows(lane) && !came_from_there.contains(&hop) {
+                    batches.values().for_each(|held| link.hold(*lane, *held, now));
+                }
+            }
+        }
+    }
+
+    /// Takes a message from a caller or a room; it is sealed at the next [`Self::flush`].
+    pub fn submit(&mut self, message: Outgoing) -> Result<(), Error> {
+        let to = message.destination;
+        if let Destination::Authority(authority) = to
+            && authority != self.me
+            && self.directory.tree().next_hops(self.me, to, None).is_empty()
+        {
+            return Err(Error::NoRoute(to));
+        }
+        self.outbox.submit(self.me, &self.directory, message)?;
+        self.counters.messages_submitted += 1;
+        Ok(())
+    }
+
+    /// Bytes that wait to be sealed.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.outbox.pending()
+    }
+
+    /// Seals what was submitted. The shell calls it once per drained queue of events, so that messages that arrive
+    /// together share a batch, a signature and a commit.
+    pub fn flush(&mut self, ctx: &mut Context<'_>) -> Result<(), Error> {
+        let parties = (self.me, &self.directory);
+        let sealed = self.outbox.seal(parties, self.epoch, &self.keys, self.entropy.as_mut(), ctx.now)?;
+        for batch in sealed {
+            let record = ctx.out.record(kind::BATCH, record::batch_record(None, &batch.bytes));
+            let held = Held { record, previous: batch.previous, end: batch.end, bytes: batch.bytes.len() as u64 };
+            self.counters.batches_sealed += 1;
+            self.take(batch.lane, held, None, ctx.now);
+            if batch.lane.destination == Destination::Authority(self.me) {
+                // A message to ourselves takes the same way, without a hop.
+                self.apply_lane(batch.lane, ctx)?;
+            }
+        }
+        self.poll_links(ctx);
+        Ok(())
+    }
+
+    /// Applies a local command's effect and submits what it sets off, in one append.
+    pub fn command(
+        &mut self,
+        room: &str,
+        effect: Vec<u8>,
+        messages: Vec<Outgoing>,
+        ctx: &mut Context<'_>,
+    ) -> Result<RecordNumber, Error> {
+        for message in &messages {
+            message.attributes.check()?;
+        }
+        let record = EffectRecord { cause: None, room: room.to_owned(), effect: ByteVec::from(effect) };
+        let number = ctx.out.record(kind::EFFECT, record::to_body(&record));
+        ctx.rooms.apply(number, None, room, &record.effect)?;
+        for message in messages {
+            self.submit(message)?;
+        }
+        self.unblock(ctx)?;
+        Ok(number)
+    }
+
+    /// A neighbour can be reached now.
+    pub fn link_up(&mut self, peer: AuthorityId, up: LinkKind, ctx: &mut Context<'_>) -> Result<(), Error> {
+        let link = self.links.get_mut(&peer).ok_or(Error::NotANeighbour(peer))?;
+        link.reset(Some(up), ctx.now);
+        let hello =
+            Frame::Hello { low: PROTOCOL_VERSION, high: PROTOCOL_VERSION, authority: self.me, epoch: self.epoch };
+        ctx.out.send(peer, Priority::Control, Payload::Frame(hello.to_bytes()));
+        self.offer_slots(peer, ctx);
+        self.poll_links(ctx);
+        Ok(())
+    }
+
+    /// A neighbour cannot be reached any more.
+    pub fn link_down(&mut self, peer: AuthorityId, now: Millis) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.reset(None, now);
+        }
+    }
+
+    /// Time passes: receipts are signed, what got stuck is sent again. Call it every 50 ms or so.
+    pub fn tick(&mut self, ctx: &mut Context<'_>) -> Result<(), Error> {
+        self.last_tick = ctx.now;
+        let peers: Vec<AuthorityId> = self.links.keys().copied().collect();
+        for peer in peers {
+            self.sign_receipts(peer, ctx);
+            if let Some(link) = self.links.get_mut(&peer)
+                && link.up.is_some()
+            {
+                self.counters.resends += link.retry(&self.policy, ctx.now);
+            }
+        }
+        self.issue_receipt_slots(ctx);
+        if self.chains.len() > SOFT_CHAINS {
+            let (links, inbound) = (&self.links, &self.inbound);
+            self.chains.retain(|lane, _| inbound.contains_key(lane) || links.values().any(|l| l.holds(lane)));
+        }
+        self.poll_links(ctx);
+        Ok(())
+    }
+
+    /// Sends what windows allow.
+    pub(crate) fn poll_links(&mut self, ctx: &mut Context<'_>) {
+        for (peer, link) in &mut self.links {
+            while let Some(ToSend { class, record, floor, bytes }) = link.next(&self.policy, ctx.now) {
+                self.counters.batches_sent += 1;
+                self.counters.bytes_sent += bytes;
+                ctx.out.send(*peer, class, Payload::Batch { record, floor, bytes });
+            }
+        }
+    }
+
+    pub(crate) fn bury(&mut self, letter: DeadLetter) {
+        self.advance(letter.cause);
+        if let Some(inbound) = self.inbound.get_mut(&letter.cause.lane) {
+            inbound.refusals += 1;
+        }
+        if self.dead_letters.len() == DEAD_LETTERS {
+            self.dead_letters.pop_front();
+        }
+        self.dead_letters.push_back(letter);
+    }
+
+    /// The cursor of a lane moves past a message that was applied or refused.
+    pub(crate) fn advance(&mut self, cause: Cause) {
+        let Some(inbound) = self.inbound.get_mut(&cause.lane) else { return };
+        inbound.applied = (cause.epoch, cause.sequence);
+        inbound.blocked = None;
+        if inbound.waiting.front().is_some_and(|held| held.end.key() == inbound.applied)
+            && let Some(done) = inbound.waiting.pop_front()
+        {
+            inbound.applied_end = done.end;
+            inbound.receipt_due = true;
+        }
+    }
+
+    pub(crate) fn apply_effect(
+        &mut self,
+        number: RecordNumber,
+        cause: Option<Cause>,
+        room: &str,
+        effect: &[u8],
+        rooms: &mut dyn Rooms,
+    ) -> Result<(), Error> {
+        if room == crate::apply::BULK {
+            self.apply_part(cause, effect)?;
+        } else {
+            rooms.apply(number, cause.map(|c| c.lane), room, effect)?;
+        }
+        if let Some(cause) = cause {
+            self.advance(cause);
+        }
+        Ok(())
+    }
+
+    /// The hosted authority.
+    #[must_use]
+    pub fn authority(&self) -> AuthorityId {
+        self.me
+    }
+
+    /// This run's epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The authorities that are known.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The node's keys.
+    #[must_use]
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+/// The batch in a record, for sending it.
+pub fn read_batch(log: &dyn Log, number: RecordNumber) -> Result<bytes::Bytes, Error> {
+    let stored = log.read(number)?;
+    let (_, start) = record::split_batch_record(&stored.payload)?;
+    Ok(stored.payload.slice(start..))
+}
+
+/// Opens the exchange on an output of its own; see [`Exchange::open`].
+pub fn open(
+    setup: Setup,
+    clean: bool,
+    now: Millis,
+    log: &dyn Log,
+    rooms: &mut dyn Rooms,
+) -> Result<(Exchange, Output), Error> {
+    let mut out = Output::new(log.end() + 1);
+    let exchange = Exchange::open(setup, clean, &mut Context { now, log, rooms, out: &mut out })?;
+    Ok((exchange, out))
+}

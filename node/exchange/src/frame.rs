@@ -1,0 +1,217 @@
+//! Link frames: what neighbours say to each other. Everything but [`Frame::Batch`] is small.
+//!
+//! ```text
+//! frame = [ kind, … ]   CBOR, canonical, ≤ FRAME_BYTES
+//!   0 hello    [ version-low, version-high, authority, epoch ]
+//!   1 batch    [ floor: position, batch: bytes ]
+//!   2 durable  [ lane, position ]            unsigned: moves the sender's window, clears no custody
+//!   3 receipts [ COSE_Sign1 over a receipt list ]
+//!   4 gap      [ lane, position held ]
+//!   5 slot     [ COSE_Sign1 over a slot ]
+//! ```
+//! `floor` is the end of what the sender no longer holds for this hop, because the hop (or the destination) has receipted
+//! it: a relay that has forgotten the lane takes its place from there and never receipts what it has not seen.
+
+use jincai_types::{AuthorityId, Epoch, Error, Lane, LanePosition, decode_canonical, encode, limits};
+use minicbor::bytes::{ByteSlice, ByteVec};
+use minicbor::{Decode, Encode};
+
+/// The protocol version that this node speaks.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// A frame between neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Frame {
+    /// The first frame in each direction.
+    #[n(0)]
+    Hello {
+        /// Lowest protocol version spoken.
+        #[n(0)]
+        low: u16,
+        /// Highest protocol version spoken.
+        #[n(1)]
+        high: u16,
+        /// Who speaks.
+        #[n(2)]
+        authority: AuthorityId,
+        /// The speaker's epoch.
+        #[n(3)]
+        epoch: Epoch,
+    },
+    /// A sealed batch.
+    #[n(1)]
+    Batch {
+        /// See the module's head.
+        #[n(0)]
+        floor: LanePosition,
+        /// The batch's bytes.
+        #[n(1)]
+        bytes: ByteVec,
+    },
+    /// Everything up to here is durable at the speaker.
+    #[n(2)]
+    Durable {
+        /// The lane.
+        #[n(0)]
+        lane: Lane,
+        /// A batch's end.
+        #[n(1)]
+        position: LanePosition,
+    },
+    /// A signed [`ReceiptList`].
+    #[n(3)]
+    Receipts {
+        /// COSE_Sign1.
+        #[n(0)]
+        signed: ByteVec,
+    },
+    /// Something between what the speaker holds and what it was sent is missing.
+    #[n(4)]
+    Gap {
+        /// The lane.
+        #[n(0)]
+        lane: Lane,
+        /// The end of what the speaker holds.
+        #[n(1)]
+        have: LanePosition,
+    },
+    /// A signed [`SlotValue`].
+    #[n(5)]
+    Slot {
+        /// COSE_Sign1.
+        #[n(0)]
+        signed: ByteVec,
+    },
+}
+
+impl Frame {
+    /// The frame's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads a frame.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        decode_canonical("link frame", bytes, limits::FRAME_BYTES)
+    }
+
+    /// The bytes of a batch frame, without a detour over an owned copy of the batch.
+    #[must_use]
+    pub fn batch_bytes(floor: &LanePosition, batch: &[u8]) -> Vec<u8> {
+        #[derive(Encode)]
+        struct Borrowed<'b>(#[n(0)] u8, #[b(1)] (LanePosition, &'b ByteSlice));
+        encode(&Borrowed(1, (*floor, batch.into())))
+    }
+}
+
+/// One lane of a receipt list.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Receipt {
+    /// The lane.
+    #[n(0)]
+    pub lane: Lane,
+    /// The end of the last batch that is durable at the issuer.
+    #[n(1)]
+    pub position: LanePosition,
+    /// How many messages up to there were refused (by the destination; 0 from a relay).
+    #[n(2)]
+    pub refusals: u64,
+}
+
+/// Lane positions that a hop signs for its neighbour; they clear the neighbour's custody.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReceiptList {
+    /// Format version, 1.
+    #[n(0)]
+    pub version: u8,
+    /// Who signs.
+    #[n(1)]
+    pub issuer: AuthorityId,
+    /// The signer's epoch; only a newer one may lower a position.
+    #[n(2)]
+    pub epoch: Epoch,
+    /// For whom.
+    #[n(3)]
+    pub neighbour: AuthorityId,
+    /// The positions.
+    #[n(4)]
+    pub receipts: Vec<Receipt>,
+}
+
+/// Most receipts in one list.
+pub(crate) const RECEIPTS: usize = 1000;
+
+/// A signed value of which only the latest counts.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SlotValue {
+    /// Format version, 1.
+    #[n(0)]
+    pub version: u8,
+    /// Who says it.
+    #[n(1)]
+    pub issuer: AuthorityId,
+    /// The issuer's epoch.
+    #[n(2)]
+    pub epoch: Epoch,
+    /// Its name; at most 200 bytes.
+    #[n(3)]
+    pub name: String,
+    /// Counts up within the epoch.
+    #[n(4)]
+    pub number: u64,
+    /// Whom it concerns; hops pass it on in that direction.
+    #[n(5)]
+    pub to: jincai_types::Destination,
+    /// The value; at most 16 KiB.
+    #[n(6)]
+    pub value: ByteVec,
+}
+
+/// Longest slot, in bytes of its signed form.
+pub(crate) const SLOT_BYTES: usize = 20 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frames() -> Vec<Frame> {
+        let lane: Lane = "370502000>000000000/record".parse().expect("lane");
+        let epoch = Epoch { number: 3, salt: 4 };
+        let position = LanePosition { epoch, sequence: 9, digest: jincai_types::Digest([7; 32]) };
+        vec![
+            Frame::Hello { low: 1, high: 1, authority: lane.origin, epoch },
+            Frame::Batch { floor: position, bytes: vec![1, 2, 3].into() },
+            Frame::Durable { lane, position },
+            Frame::Receipts { signed: vec![4].into() },
+            Frame::Gap { lane, have: LanePosition::START },
+            Frame::Slot { signed: vec![].into() },
+        ]
+    }
+
+    #[test]
+    fn frames_round_trip() {
+        for frame in frames() {
+            assert_eq!(Frame::from_bytes(&frame.to_bytes()), Ok(frame));
+        }
+        let Frame::Batch { floor, bytes } = frames().remove(1) else { unreachable!("second is a batch") };
+        assert_eq!(Frame::batch_bytes(&floor, &bytes), frames()[1].to_bytes());
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _seen = Frame::from_bytes(&bytes).is_ok();
+        }
+
+        #[test]
+        fn altered_frames_never_read_as_the_same(which in 0usize..6, bit in any::<prop::sample::Index>()) {
+            let frame = frames().remove(which);
+            let mut bytes = frame.to_bytes();
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_ne!(Frame::from_bytes(&bytes), Ok(frame));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! One neighbour: what is in custody for it, what is in flight, what we owe it.
+//!
+//! Custody of a batch ends with the neighbour's *signed* receipt and with nothing else; an unsigned «durable» only moves
+//! the window. Whatever is in doubt after a reconnect is sent again: the other end tells duplicates by their digest.
+
+use jincai_policies::LinkPolicy;
+use jincai_types::{Destination, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber, Sequence};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Order of batches within a lane.
+pub(crate) type Key = (Epoch, Sequence);
+
+/// How a neighbour is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A live connection with frames both ways.
+    Session,
+    /// Files or queue entries that somebody fetches some time.
+    Mailbox,
+}
+
+/// A batch that lies in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) record: RecordNumber,
+    pub(crate) previous: LanePosition,
+    pub(crate) end: LanePosition,
+    pub(crate) bytes: u64,
+}
+
+/// What one lane has in custody for this neighbour.
+#[derive(Clone, Debug, Default)]
+struct Queue {
+    held: BTreeMap<Key, Held>,
+    /// The end of the last batch sent since the link came up or was rewound.
+    sent: Key,
+    /// The end of the last batch that the neighbour said is durable.
+    confirmed: Key,
+    progress: Millis,
+    patience: u32,
+}
+
+impl Queue {
+    fn unsent(&self) -> Option<&Held> {
+        self.held.range((std::ops::Bound::Excluded(self.sent), std::ops::Bound::Unbounded)).next().map(|(_, h)| h)
+    }
+
+    fn bytes_between(&self, low: Key, high: Key) -> u64 {
+        if low >= high {
+            return 0;
+        }
+        let range = (std::ops::Bound::Excluded(low), std::ops::Bound::Included(high));
+        self.held.range(range).map(|(_, h)| h.bytes).sum()
+    }
+}
+
+/// What to send next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ToSend {
+    pub(crate) class: Priority,
+    pub(crate) record: RecordNumber,
+    pub(crate) floor: LanePosition,
+    pub(crate) bytes: u64,
+}
+
+/// A neighbour.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) up: Option<LinkKind>,
+    /// A session's peer has said hello in a version that we speak.
+    pub(crate) greeted: bool,
+    queues: BTreeMap<Lane, Queue>,
+    ready: [BTreeSet<Lane>; 4],
+    served: [Option<Lane>; 4],
+    in_flight: [u64; 4],
+    /// Lanes whose receipts we have not signed yet.
+    pub(crate) owed: BTreeMap<Lane, LanePosition>,
+    pub(crate) receipts_sent: Millis,
+    pub(crate) last_batch: Millis,
+    asked: BTreeMap<Lane, (LanePosition, Millis)>,
+    /// When the neighbour last signed for something.
+    pub(crate) last_receipt: Millis,
+}
+
+impl Link {
+    /// Takes a batch into custody for this neighbour.
+    pub(crate) fn hold(&mut self, lane: Lane, held: Held, now: Millis) {
+        let queue = self.queues.entry(lane).or_default();
+        if queue.held.is_empty() {
+            queue.progress = now;
+        }
+        // What was lost upstream and comes again is older than what was sent already: start over from there.
+        if held.end.key() <= queue.sent {
+            let low = queue.confirmed.max(held.previous.key());
+            self.in_flight[lane.class.index()] -= queue.bytes_between(low, queue.sent);
+            queue.sent = held.previous.key();
+            queue.confirmed = queue.confirmed.min(queue.sent);
+        }
+        queue.held.insert(held.end.key(), held);
+        self.ready[lane.class.index()].insert(lane);
+    }
+
+    /// Whether anything of the lane is in custody for this neighbour.
+    pub(crate) fn holds(&self, lane: &Lane) -> bool {
+        self.queues.get(lane).is_some_and(|q| !q.held.is_empty())
+    }
+
+    /// Whether a lane ever had something for this neighbour.
+    pub(crate) fn knows(&self, lane: &Lane) -> bool {
+        self.queues.contains_key(lane)
+    }
+
+    /// Batches and bytes in custody.
+    pub(crate) fn backlog(&self) -> (u64, u64) {
+        let held = self.queues.values().flat_map(|q| q.held.values());
+        held.fold((0, 0), |(count, bytes), h| (count + 1, bytes + h.bytes))
+    }
+
+    /// Batches in custody per lane, for people.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = (&Lane, usize, u64)> {
+        self.queues.iter().map(|(lane, q)| (lane, q.held.len(), q.held.values().map(|h| h.bytes).sum()))
+    }
+
+    /// The link came up or went down: nothing is in flight any more.
+    pub(crate) fn reset(&mut self, up: Option<LinkKind>, now: Millis) {
+        self.up = up;
+        self.greeted = up == Some(LinkKind::Mailbox);
+        self.in_flight = [0; 4];
+        self.asked.clear();
+        for (lane, queue) in &mut self.queues {
+            queue.sent = Key::default();
+            queue.confirmed = Key::default();
+            queue.progress = now;
+            if !queue.held.is_empty() {
+                self.ready[lane.class.index()].insert(*lane);
+            }
+        }
+    }
+
+    /// The next batch to send, most urgent class first, lanes of a class in turn, within the class's window.
+    pub(crate) fn next(&mut self, policy: &LinkPolicy, now: Millis) -> Option<ToSend> {
+        if self.up.is_none() || !self.greeted {
+            return None;
+        }
+        for class in Priority::ALL {
+            let at = class.index();
+            let after = self.served[at].map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+            let turn =
+                self.ready[at].range((after, std::ops::Bound::Unbounded)).next().or_else(|| self.ready[at].first());
+            let Some(lane) = turn.copied() else { continue };
+            let Some(queue) = self.queues.get_mut(&lane) else { continue };
+            let Some(held) = queue.unsent().copied() else {
+                self.ready[at].remove(&lane);
+                return self.next(policy, now);
+            };
+            if self.in_flight[at] > 0 && self.in_flight[at] + held.bytes > policy.window(class) {
+                continue;
+            }
+            let floor = queue.held.values().next().map_or(held.previous, |first| first.previous);
+            if queue.sent <= queue.confirmed {
+                queue.progress = now;
+            }
+            queue.sent = held.end.key();
+            self.in_flight[at] += held.bytes;
+            self.served[at] = Some(lane);
+            return Some(ToSend { class, record: held.record, floor, bytes: held.bytes });
+        }
+        None
+    }
+
+    /// The neighbour says (unsigned) that it holds the lane durably up to here.
+    pub(crate) fn confirm(&mut self, lane: &Lane, position: LanePosition, now: Millis) {
+        let Some(queue) = self.queues.get_mut(lane) else { return };
+        let key = position.key().min(queue.sent);
+        if key > queue.confirmed {
+            let low = queue.confirmed;
+            self.in_flight[lane.class.index()] -= queue.bytes_between(low, key);
+            queue.confirmed = key;
+            queue.progress = now;
+            queue.patience = 0;
+        }
+    }
+
+    /// The neighbour signed for the lane up to here; returns whether custody of something ended. `Err` if what it signed
+    /// is not what we sent.
+    pub(crate) fn clear(&mut self, lane: &Lane, position: LanePosition, now: Millis) -> Result<bool, ()> {
+        let Some(queue) = self.queues.get(lane) else { return Ok(false) };
+        let first = queue.held.values().next();
+        let Some(first) = first.filter(|h| h.end.key() <= position.key()) else { return Ok(false) };
+        match queue.held.get(&position.key()) {
+            Some(held) if held.end.digest == position.digest => {}
+            // It may already hold more than we do (we restarted, or it got it from another hop); then it says nothing of ours.
+            None if position.key() > queue.held.keys().next_back().copied().unwrap_or_else(|| first.end.key()) => {
+                return Ok(false);
+            }
+            _ => return Err(()),
+        }
+        self.confirm(lane, position, now);
+        self.discard(lane, position);
+        self.last_receipt = now;
+        Ok(true)
+    }
+
+    /// Lets go of everything up to a position (a signed receipt, now or in the journal).
+    pub(crate) fn discard(&mut self, lane: &Lane, position: LanePosition) {
+        let Some(queue) = self.queues.get_mut(lane) else { return };
+        // Whatever of it was in flight is no longer.
+        let flying = queue.bytes_between(queue.confirmed, queue.sent.min(position.key()));
+        self.in_flight[lane.class.index()] -= flying;
+        queue.confirmed = queue.confirmed.max(queue.sent.min(position.key()));
+        let later = (std::ops::Bound::Excluded(position.key()), std::ops::Bound::Unbounded);
+        queue.held = queue.held.range(later).map(|(k, h)| (*k, *h)).collect();
+        if queue.held.is_empty() && matches!(lane.destination, Destination::Authority(_)) {
+            // A drained lane between two authorities costs a hop nothing; the next batch tells where it continues.
+            self.queues.remove(lane);
+            self.ready[lane.class.index()].remove(lane);
+        }
+    }
+
+    /// Sends again from a position on; the caller has put whatever lies behind it into custody.
+    pub(crate) fn rewind(&mut self, lane: &Lane, to: Key, now: Millis) {
+        let Some(queue) = self.queues.get_mut(lane) else { return };
+        if to < queue.sent {
+            self.in_flight[lane.class.index()] -= queue.bytes_between(queue.confirmed.max(to), queue.sent);
+            queue.sent = to;
+            queue.confirmed = queue.confirmed.min(to);
+            queue.progress = now;
+            self.ready[lane.class.index()].insert(*lane);
+        }
+    }
+
+    /// The earliest batch in custody of a lane.
+    pub(crate) fn first_held(&self, lane: &Lane) -> Option<&Held> {
+        self.queues.get(lane)?.held.values().next()
+    }
+
+    /// Rewinds lanes that made no progress for too long; the wait doubles each time. Returns how many.
+    pub(crate) fn retry(&mut self, policy: &LinkPolicy, now: Millis) -> u64 {
+        let factor = if self.up == Some(LinkKind::Mailbox) { 4 } else { 1 };
+        let stuck: Vec<Lane> = self
+            .queues
+            .iter()
+            .filter(|(_, q)| !q.held.is_empty() && q.sent > Key::default())
+            .filter(|(_, q)| now.saturating_sub(q.progress) >= (policy.retry_ms * factor) << q.patience.min(5))
+            .map(|(lane, _)| *lane)
+            .collect();
+        for lane in &stuck {
+            self.rewind(lane, Key::default(), now);
+            if let Some(queue) = self.queues.get_mut(lane) {
+                queue.patience += 1;
+                queue.progress = now;
+            }
+        }
+        stuck.len() as u64
+    }
+
+    /// Whether to ask (again) for what is missing after `have`: once per position and half a retry time.
+    pub(crate) fn may_ask(&mut self, lane: Lane, have: LanePosition, policy: &LinkPolicy, now: Millis) -> bool {
+        let asked = self.asked.get(&lane);
+        let again = asked.is_none_or(|(at, when)| *at != have || now.saturating_sub(*when) >= policy.retry_ms / 2);
+        if again {
+            self.asked.insert(lane, (have, now));
+        }
+        again
+    }
+}

@@ -1,0 +1,135 @@
+//! Our own lanes: what callers and rooms submitted waits here until it is cut into batches and sealed, once.
+
+use crate::{Error, Outgoing};
+use jincai_crypto::{Directory, Entropy, KeyRing, Recipient, SealInput, seal};
+use jincai_policies::is_encrypted;
+use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Priority, encode, limits};
+use std::collections::BTreeMap;
+
+/// Most bytes that may wait to be sealed.
+const PENDING_BYTES: u64 = 64 << 20;
+/// Room for what a message adds to its payload in a batch: attributes' frame, salt, tag, commitment.
+const ITEM_OVERHEAD: usize = 128;
+/// Room for the statement, signature and wrapped keys.
+const BATCH_OVERHEAD: usize = 8 << 10;
+
+#[derive(Debug, Default)]
+struct OutLane {
+    position: LanePosition,
+    pending: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A batch that was just sealed.
+pub(crate) struct Sealed {
+    pub(crate) lane: Lane,
+    pub(crate) previous: LanePosition,
+    pub(crate) end: LanePosition,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The lanes that begin here.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    lanes: BTreeMap<Lane, OutLane>,
+    pending: u64,
+}
+
+impl Outbox {
+    /// Takes a message if it can be sealed and sent at all.
+    pub(crate) fn submit(&mut self, me: AuthorityId, directory: &Directory, message: Outgoing) -> Result<Lane, Error> {
+        message.attributes.check()?;
+        let size = message.payload.len();
+        if size > limits::PAYLOAD_BYTES {
+            return Err(Error::PayloadTooLarge { size: size as u64, limit: limits::PAYLOAD_BYTES as u64 });
+        }
+        if self.pending + size as u64 > PENDING_BYTES {
+            return Err(Error::Busy { bytes: self.pending });
+        }
+        recipients(me, directory, message.destination)?;
+        let attributes = encode(&message.attributes);
+        let lane = Lane { origin: me, destination: message.destination, class: message.class };
+        self.pending += (attributes.len() + size) as u64;
+        self.lanes.entry(lane).or_default().pending.push((attributes, message.payload));
+        Ok(lane)
+    }
+
+    /// Bytes that wait to be sealed.
+    pub(crate) fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// The position of a lane, restored from the journal.
+    pub(crate) fn restore(&mut self, lane: Lane, end: LanePosition) {
+        self.lanes.entry(lane).or_default().position = end;
+    }
+
+    /// The end of every lane that begins here.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = (&Lane, &LanePosition)> {
+        self.lanes.iter().map(|(lane, l)| (lane, &l.position))
+    }
+
+    /// Cuts and seals everything that waits, most urgent classes first.
+    pub(crate) fn seal(
+        &mut self,
+        (me, directory): (AuthorityId, &Directory),
+        epoch: Epoch,
+        keys: &KeyRing,
+        entropy: &mut dyn Entropy,
+        now: Millis,
+    ) -> Result<Vec<Sealed>, Error> {
+        let mut out = Vec::new();
+        if self.pending == 0 {
+            return Ok(out);
+        }
+        for class in Priority::ALL {
+            let lanes = self.lanes.iter_mut().filter(|(lane, l)| lane.class == class && !l.pending.is_empty());
+            for (lane, state) in lanes {
+                let recipients = recipients(me, directory, lane.destination)?;
+                let mut rest = std::mem::take(&mut state.pending);
+                while !rest.is_empty() {
+                    let later = rest.split_off(cut(&rest));
+                    let previous = state.position;
+                    let first = if previous.epoch == epoch { previous.sequence + 1 } else { 1 };
+                    let input = SealInput {
+                        lane: *lane,
+                        epoch,
+                        first,
+                        previous,
+                        messages: &rest,
+                        recipients: &recipients,
+                        now,
+                    };
+                    let (bytes, end) = seal(&input, keys, entropy)?;
+                    state.position = end;
+                    out.push(Sealed { lane: *lane, previous, end, bytes });
+                    rest = later;
+                }
+            }
+        }
+        self.pending = 0;
+        Ok(out)
+    }
+}
+
+/// How many of the waiting messages fit one batch (at least one).
+fn cut(messages: &[(Vec<u8>, Vec<u8>)]) -> usize {
+    let mut bytes = BATCH_OVERHEAD;
+    let fitting = messages.iter().take(limits::BATCH_MESSAGES).take_while(|(attributes, payload)| {
+        bytes += attributes.len() + payload.len() + ITEM_OVERHEAD;
+        bytes <= limits::BATCH_BYTES
+    });
+    fitting.count().max(1)
+}
+
+/// Who can read a batch: its destination, and its origin, whose own copy stays readable to it.
+fn recipients(me: AuthorityId, directory: &Directory, destination: Destination) -> Result<Vec<Recipient>, Error> {
+    let Destination::Authority(to) = destination else { return Ok(Vec::new()) };
+    if !is_encrypted(destination) {
+        return Ok(Vec::new());
+    }
+    let recipient = |authority| -> Result<Recipient, Error> {
+        let card = directory.card(authority).ok_or(jincai_crypto::Error::NoRecipientKey(authority))?;
+        Ok(Recipient { authority, key: card.encryption() })
+    };
+    if to == me { Ok(vec![recipient(to)?]) } else { Ok(vec![recipient(to)?, recipient(me)?]) }
+}

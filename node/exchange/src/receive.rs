@@ -1,0 +1,240 @@
+//! What a neighbour's frames mean. The three outcomes begin here: what fails authentication moves nothing and is counted;
+//! what is verified is taken into custody; what contradicts its own chain holds the lane.
+
+use crate::chain::Verdict;
+use crate::exchange::Exchange;
+use crate::link::{Held, LinkKind};
+use crate::output::{Context, Payload};
+use crate::record::{self, Cleared, kind};
+use crate::{Error, Frame, PROTOCOL_VERSION, ReceiptList};
+use jincai_crypto::{BatchView, Purpose, Verified, signer_of};
+use jincai_types::{AuthorityId, Destination, Lane, LanePosition, Priority, decode_canonical, limits};
+
+impl Exchange {
+    /// Takes a frame from a neighbour. An error means that the frame was refused and nothing changed but counters; the
+    /// shell logs it and may drop the connection. A journal or room error is not the peer's: the node must stop.
+    pub fn frame(&mut self, peer: AuthorityId, bytes: &[u8], ctx: &mut Context<'_>) -> Result<(), Error> {
+        let link = self.links.get(&peer).ok_or(Error::NotANeighbour(peer))?;
+        let frame = Frame::from_bytes(bytes)?;
+        let needs_hello = link.up == Some(LinkKind::Session) && !link.greeted;
+        if needs_hello && !matches!(frame, Frame::Hello { .. }) {
+            return Err(Error::NotANeighbour(peer));
+        }
+        match frame {
+            Frame::Hello { low, high, authority, .. } => self.hello(peer, low, high, authority),
+            Frame::Batch { floor, bytes } => self.batch(peer, floor, &bytes, ctx),
+            Frame::Durable { lane, position } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.confirm(&lane, position, ctx.now);
+                }
+                Ok(())
+            }
+            Frame::Receipts { signed } => self.receipts(peer, &signed, ctx),
+            Frame::Gap { lane, have } => {
+                self.gap(peer, lane, have, ctx);
+                Ok(())
+            }
+            Frame::Slot { signed } => self.slot(Some(peer), &signed, ctx),
+        }?;
+        self.poll_links(ctx);
+        Ok(())
+    }
+
+    fn hello(&mut self, peer: AuthorityId, low: u16, high: u16, authority: AuthorityId) -> Result<(), Error> {
+        if authority != peer {
+            return Err(Error::NotANeighbour(authority));
+        }
+        if !(low..=high).contains(&PROTOCOL_VERSION) {
+            return Err(Error::Version { low, high, ours: PROTOCOL_VERSION });
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.greeted = true;
+        }
+        Ok(())
+    }
+
+    fn batch(
+        &mut self,
+        peer: AuthorityId,
+        floor: LanePosition,
+        bytes: &[u8],
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        self.counters.batches_received += 1;
+        self.counters.bytes_received += bytes.len() as u64;
+        let verified = BatchView::parse(bytes).and_then(|view| view.verify(&self.directory));
+        let view = match verified {
+            Ok(view) => view,
+            Err(error @ jincai_crypto::Error::UnknownKey { .. }) => {
+                self.counters.batches_not_yet += 1;
+                return Err(error.into());
+            }
+            Err(error) => {
+                self.counters.batches_bad += 1;
+                return Err(error.into());
+            }
+        };
+        let lane = view.statement.lane;
+        let member = self.directory.tree().is_member(lane.destination, self.me);
+        let hops = self.directory.tree().next_hops(self.me, lane.destination, Some(peer));
+        let group = !matches!(lane.destination, Destination::Authority(_));
+        if lane.origin == self.me || (!member && hops.is_empty() && !group) {
+            self.counters.batches_not_yet += 1;
+            return Err(Error::NoRoute(lane.destination));
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.last_batch = ctx.now;
+        }
+        if self.held_lanes.contains_key(&lane) {
+            return Err(Error::Fork { lane });
+        }
+        let chain = self.chains.entry(lane).or_default();
+        if !member {
+            chain.raise_to(floor);
+        }
+        let (verdict, have) = (chain.judge(&view.statement, view.digest), chain.position());
+        match verdict {
+            Verdict::New => self.accept(peer, &view, bytes, ctx),
+            Verdict::Duplicate => {
+                self.counters.duplicates_dropped += 1;
+                self.owe(peer, lane, have, ctx);
+                Ok(())
+            }
+            Verdict::Gap => {
+                self.ask(peer, lane, have, ctx);
+                Ok(())
+            }
+            Verdict::Late => {
+                // Authentic, but its origin has since said that the lane ended before it: nobody may act on it.
+                self.counters.batches_bad += 1;
+                ctx.out.record(kind::FORK, bytes.to_vec());
+                ctx.out.notice(true, "JC-1210", format!("lane {lane}: a batch of an epoch that its origin has closed"));
+                Ok(())
+            }
+            Verdict::Fork => {
+                self.counters.forks += 1;
+                ctx.out.record(kind::FORK, bytes.to_vec());
+                self.held_lanes.insert(lane, view.digest);
+                ctx.out.notice(true, "JC-1207", format!("lane {lane} is held: two batches claim one place"));
+                Err(Error::Fork { lane })
+            }
+        }
+    }
+
+    fn accept(
+        &mut self,
+        peer: AuthorityId,
+        view: &Verified<BatchView<'_>>,
+        bytes: &[u8],
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        let lane = view.statement.lane;
+        let record = ctx.out.record(kind::BATCH, record::batch_record(Some(peer), bytes));
+        let chain = self.chains.entry(lane).or_default();
+        chain.advance(&view.statement, view.digest);
+        let end = chain.position();
+        let held = Held { record, previous: view.statement.previous, end, bytes: bytes.len() as u64 };
+        self.take(lane, held, Some(peer), ctx.now);
+        self.owe(peer, lane, end, ctx);
+        self.apply_lane(lane, ctx)?;
+        self.unblock(ctx)
+    }
+
+    /// The neighbour shall hear that a lane is durable here up to a position: at once unsigned, soon signed.
+    fn owe(&mut self, peer: AuthorityId, lane: Lane, position: LanePosition, ctx: &mut Context<'_>) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.owed.insert(lane, position);
+        if link.up == Some(LinkKind::Session) {
+            let frame = Frame::Durable { lane, position };
+            ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
+        }
+    }
+
+    fn ask(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if link.may_ask(lane, have, &self.policy, ctx.now) {
+            self.counters.gaps_asked += 1;
+            let frame = Frame::Gap { lane, have };
+            ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
+        }
+    }
+
+    /// The neighbour lacks what follows `have`: send it again from there.
+    fn gap(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let first = link.first_held(&lane).map(|h| h.previous.key());
+        if first.is_none_or(|f| f > have.key()) {
+            let shelf = self.shelf.get(&lane);
+            let later = (std::ops::Bound::Excluded(have.key()), std::ops::Bound::Unbounded);
+            let again: Vec<Held> = shelf.into_iter().flat_map(|s| s.range(later)).map(|(_, h)| *h).collect();
+            let served = again.first().is_some_and(|h| h.previous.key() <= have.key());
+            if !served {
+                self.counters.gaps_unserved += 1;
+                ctx.out.notice(
+                    true,
+                    "JC-1211",
+                    format!("lane {lane}: {peer} lacks batches that this node no longer holds"),
+                );
+                return;
+            }
+            for held in again {
+                link.hold(lane, held, ctx.now);
+            }
+        }
+        self.counters.resends += 1;
+        link.rewind(&lane, have.key(), ctx.now);
+    }
+
+    fn receipts(&mut self, peer: AuthorityId, signed: &[u8], ctx: &mut Context<'_>) -> Result<(), Error> {
+        let payload = self.directory.verify(Purpose::Receipts, signed, peer)?;
+        let list: ReceiptList = decode_canonical("receipt list", &payload, limits::FRAME_BYTES)?;
+        if list.version != 1 || list.issuer != peer || list.neighbour != self.me {
+            return Err(Error::NotANeighbour(list.issuer));
+        }
+        self.counters.receipts_received += 1;
+        let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
+        let mut cleared = Vec::new();
+        for receipt in list.receipts.iter().take(crate::frame::RECEIPTS) {
+            match link.clear(&receipt.lane, receipt.position, ctx.now) {
+                Ok(true) => cleared.push((receipt.lane, receipt.position)),
+                Ok(false) => {}
+                Err(()) => {
+                    let text = format!("lane {}: {peer} signed for a batch that is not the one sent", receipt.lane);
+                    ctx.out.notice(true, "JC-1212", text);
+                }
+            }
+        }
+        if !cleared.is_empty() {
+            let record = Cleared { neighbour: peer, lanes: cleared };
+            ctx.out.record(kind::CLEARED, record::to_body(&record));
+        }
+        Ok(())
+    }
+
+    /// Signs the receipts that are owed to a neighbour, at most once per `receipt_ms`, or at once when it has fallen silent.
+    pub(crate) fn sign_receipts(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let due = ctx.now.saturating_sub(link.receipts_sent) >= self.policy.receipt_ms;
+        let idle = ctx.now.saturating_sub(link.last_batch) >= self.policy.receipt_ms / 5;
+        if link.up.is_none() || link.owed.is_empty() || !(due || idle) {
+            return;
+        }
+        let lanes: Vec<Lane> = link.owed.keys().take(crate::frame::RECEIPTS).copied().collect();
+        let receipts = lanes
+            .iter()
+            .filter_map(|lane| Some(crate::Receipt { lane: *lane, position: link.owed.remove(lane)?, refusals: 0 }))
+            .collect();
+        link.receipts_sent = ctx.now;
+        let list = ReceiptList { version: 1, issuer: self.me, epoch: self.epoch, neighbour: peer, receipts };
+        let signed = jincai_crypto::sign(Purpose::Receipts, record::to_body(&list), &self.keys.signing);
+        self.counters.receipts_sent += 1;
+        let frame = Frame::Receipts { signed: signed.into() };
+        ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
+    }
+}
+
+/// The issuer that a signed slot names, unverified: to find the key.
+pub(crate) fn claimed_slot(signed: &[u8]) -> Result<crate::SlotValue, Error> {
+    let (payload, _) = signer_of(Purpose::Slot, signed)?;
+    Ok(decode_canonical("slot", &payload, crate::frame::SLOT_BYTES)?)
+}

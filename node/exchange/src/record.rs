@@ -1,0 +1,120 @@
+//! The journal records of the exchange: kinds and bodies. Kinds 1–99 belong to it; numbers are never reused.
+
+use jincai_types::{AuthorityId, Epoch, Error, Lane, LanePosition, Sequence, decode, encode};
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+
+/// Record kinds.
+pub mod kind {
+    /// A sealed batch: [`super::batch_record`].
+    pub const BATCH: u16 = 1;
+    /// The effect of a message or of a local command on a room: [`super::EffectRecord`].
+    pub const EFFECT: u16 = 2;
+    /// A message refused for its meaning: [`super::DeadLetter`].
+    pub const DEAD_LETTER: u16 = 3;
+    /// Custody that a neighbour's signed receipts have ended: [`super::Cleared`].
+    pub const CLEARED: u16 = 4;
+    /// A new epoch: [`jincai_types::Epoch`].
+    pub const EPOCH: u16 = 5;
+    /// A verified chain of cards: [`jincai_crypto::CardChain`].
+    pub const CARDS: u16 = 6;
+    /// A batch that contradicts one we hold, kept as evidence: the batch's bytes.
+    pub const FORK: u16 = 7;
+}
+
+const LIMIT: usize = jincai_journal::RECORD_BYTES_MAX;
+
+/// A batch record: one byte 0 (ours) or 1 and the nine digits of the neighbour it came from, then the batch's bytes.
+#[must_use]
+pub fn batch_record(from: Option<AuthorityId>, batch: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10 + batch.len());
+    match from {
+        None => out.push(0),
+        Some(neighbour) => {
+            out.push(1);
+            out.extend_from_slice(neighbour.as_str().as_bytes());
+        }
+    }
+    out.extend_from_slice(batch);
+    out
+}
+
+/// Reads a batch record: whom it came from, and where the batch's bytes begin.
+pub fn split_batch_record(payload: &[u8]) -> Result<(Option<AuthorityId>, usize), Error> {
+    let wrong = || Error::Cbor { what: "batch record", reason: "it does not begin as one".into() };
+    match payload.first() {
+        Some(0) => Ok((None, 1)),
+        Some(1) => {
+            let digits = payload.get(1..10).ok_or_else(wrong)?;
+            let text = std::str::from_utf8(digits).map_err(|_| wrong())?;
+            Ok((Some(text.parse()?), 10))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// Which message brought something about: with its effect in one record, so that it is applied exactly once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Cause {
+    /// The lane.
+    #[n(0)]
+    pub lane: Lane,
+    /// The origin's epoch.
+    #[n(1)]
+    pub epoch: Epoch,
+    /// The message's number.
+    #[n(2)]
+    pub sequence: Sequence,
+}
+
+/// A room's effect.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EffectRecord {
+    /// The message that decided it; none for a local command.
+    #[n(0)]
+    pub cause: Option<Cause>,
+    /// The room's prefix.
+    #[n(1)]
+    pub room: String,
+    /// The room's own bytes.
+    #[n(2)]
+    pub effect: ByteVec,
+}
+
+/// A refused message. Its bytes stay in the batch record that its place names.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeadLetter {
+    /// Its place.
+    #[n(0)]
+    pub cause: Cause,
+    /// Its id, as far as it could be read.
+    #[n(1)]
+    pub id: String,
+    /// Why: the stable code.
+    #[n(2)]
+    pub code: String,
+    /// Why: a sentence.
+    #[n(3)]
+    pub reason: String,
+}
+
+/// Custody that has ended on one link.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Cleared {
+    /// The neighbour that signed for it.
+    #[n(0)]
+    pub neighbour: AuthorityId,
+    /// Up to where, per lane.
+    #[n(1)]
+    pub lanes: Vec<(Lane, LanePosition)>,
+}
+
+/// Encodes a record body.
+pub fn to_body<T: Encode<()>>(value: &T) -> Vec<u8> {
+    encode(value)
+}
+
+/// Reads a record body of our own journal.
+pub fn from_body<'b, T: Decode<'b, ()>>(what: &'static str, bytes: &'b [u8]) -> Result<T, Error> {
+    decode(what, bytes, LIMIT)
+}

@@ -1,0 +1,115 @@
+//! What operators may see of the exchange: links, queues, lanes, dead letters.
+
+use crate::exchange::Exchange;
+use crate::record::DeadLetter;
+use jincai_types::{AuthorityId, Lane, LanePosition, Millis, RecordNumber};
+
+/// One neighbour, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkReport {
+    /// Who.
+    pub peer: AuthorityId,
+    /// Whether it can be reached now.
+    pub up: bool,
+    /// Batches in custody for it.
+    pub batches: u64,
+    /// Bytes in custody for it.
+    pub bytes: u64,
+    /// When it last signed for something; 0 = never since the start.
+    pub last_receipt: Millis,
+    /// Lanes with something in custody: lane, batches, bytes.
+    pub lanes: Vec<(Lane, usize, u64)>,
+}
+
+/// One lane that ends here, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundReport {
+    /// The lane.
+    pub lane: Lane,
+    /// The end of the last batch completely applied.
+    pub applied: LanePosition,
+    /// Messages refused.
+    pub refusals: u64,
+    /// Batches that wait.
+    pub waiting: usize,
+    /// What the first of them waits for.
+    pub blocked: Option<String>,
+    /// Whether the lane is held because of a fork.
+    pub held: bool,
+}
+
+/// One lane that begins here, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundReport {
+    /// The lane.
+    pub lane: Lane,
+    /// The end of the last batch sealed.
+    pub sealed: LanePosition,
+    /// How far each destination has signed for having applied it: authority, position, refusals.
+    pub delivered: Vec<(AuthorityId, LanePosition, u64)>,
+}
+
+impl Exchange {
+    /// All neighbours.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkReport> {
+        let report = |(peer, link): (&AuthorityId, &crate::link::Link)| {
+            let (batches, bytes) = link.backlog();
+            let lanes = link.lanes().filter(|(_, n, _)| *n > 0).map(|(lane, n, b)| (*lane, n, b)).collect();
+            LinkReport {
+                peer: *peer,
+                up: link.up.is_some() && link.greeted,
+                batches,
+                bytes,
+                last_receipt: link.last_receipt,
+                lanes,
+            }
+        };
+        self.links.iter().map(report).collect()
+    }
+
+    /// Lanes that end here.
+    #[must_use]
+    pub fn inbound(&self) -> Vec<InboundReport> {
+        let report = |(lane, inbound): (&Lane, &crate::exchange::Inbound)| InboundReport {
+            lane: *lane,
+            applied: inbound.applied_end,
+            refusals: inbound.refusals,
+            waiting: inbound.waiting.len(),
+            blocked: inbound.blocked.as_ref().map(ToString::to_string),
+            held: self.held_lanes.contains_key(lane),
+        };
+        self.inbound.iter().map(report).collect()
+    }
+
+    /// Lanes that begin here.
+    #[must_use]
+    pub fn outbound(&self) -> Vec<OutboundReport> {
+        let report = |(lane, sealed): (&Lane, &LanePosition)| OutboundReport {
+            lane: *lane,
+            sealed: *sealed,
+            delivered: self
+                .delivered
+                .range((*lane, AuthorityId::MINISTRY)..)
+                .take_while(|((l, _), _)| l == lane)
+                .map(|((_, who), r)| (*who, r.position, r.refusals))
+                .collect(),
+        };
+        self.outbox.positions().map(report).collect()
+    }
+
+    /// Refused messages, oldest first.
+    pub fn dead_letters(&self) -> impl Iterator<Item = &DeadLetter> {
+        self.dead_letters.iter()
+    }
+
+    /// Where the batch that ends at or after a message of one of our lanes lies, for exporting evidence: the record and
+    /// the message's index in the batch.
+    #[must_use]
+    pub fn find(&self, lane: &Lane, epoch: jincai_types::Epoch, sequence: u64) -> Option<(RecordNumber, usize)> {
+        let (_, held) = self.shelf.get(lane)?.range((epoch, sequence)..).next()?;
+        let first = if held.previous.epoch == epoch { held.previous.sequence + 1 } else { 1 };
+        let inside = held.end.epoch == epoch && (first..=held.end.sequence).contains(&sequence);
+        inside.then(|| usize::try_from(sequence - first).ok().map(|index| (held.record, index))).flatten()
+    }
+}
