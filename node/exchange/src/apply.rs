@@ -3,13 +3,12 @@
 
 use crate::exchange::Exchange;
 use crate::output::{Context, Output};
-use crate::record::{self, Cause, DeadLetter, EffectRecord, kind};
+use crate::record::{self, Cause, DeadLetter, kind};
 use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal};
 use crate::{Error, Rooms};
 use jincai_crypto::{BatchView, Directory, KeyRing, sha256};
 use jincai_journal::Log;
 use jincai_types::{Attributes, AuthorityId, Destination, Digest, Lane, Priority, RecordNumber, Requirement};
-use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -155,9 +154,7 @@ impl Exchange {
                 return self.refuse(cause, attributes, refusal, ctx).map(|()| true);
             }
         };
-        let record = EffectRecord { cause: Some(cause), room: room.to_owned(), effect: ByteVec::from(effect) };
-        let number = ctx.out.record(kind::EFFECT, record::to_body(&record));
-        self.apply_effect(number, Some(cause), room, &record.effect, ctx.rooms)?;
+        self.stage_effect(Some(cause), room, effect, ctx)?;
         self.counters.messages_applied += 1;
         for message in messages {
             self.submit_or_tell(message, ctx);
@@ -193,14 +190,12 @@ impl Exchange {
             return self.refuse(cause, attributes, Refusal { code: error.code(), reason: error.to_string() }, ctx);
         }
         let effect = record::to_body(&(digest, record, index as u64));
-        let body = EffectRecord { cause: Some(cause), room: BULK.to_owned(), effect: ByteVec::from(effect) };
-        let number = ctx.out.record(kind::EFFECT, record::to_body(&body));
-        self.apply_effect(number, Some(cause), BULK, &body.effect, ctx.rooms)?;
+        self.stage_effect(Some(cause), BULK, effect, ctx)?;
         self.counters.messages_applied += 1;
         Ok(())
     }
 
-    pub(crate) fn apply_part(&mut self, _cause: Option<Cause>, effect: &[u8]) -> Result<(), Error> {
+    pub(crate) fn apply_part(&mut self, effect: &[u8]) -> Result<(), Error> {
         let (digest, record, index): (Digest, RecordNumber, u64) = record::from_body("bulk part", effect)?;
         let index = usize::try_from(index).map_err(|_| Error::Part)?;
         self.parts.insert(digest, (record, index));

@@ -10,7 +10,7 @@ use crate::outbox::Outbox;
 use crate::output::{Context, Output, Payload};
 use crate::record::{self, Cause, Cleared, DeadLetter, EffectRecord, kind};
 use crate::slots::Slots;
-use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Receipt, Rooms};
+use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Receipt, Rooms};
 use jincai_crypto::{BatchView, CardChain, Directory, Entropy, KeyRing};
 use jincai_journal::{Log, Stored};
 use jincai_policies::LinkPolicy;
@@ -169,7 +169,7 @@ impl Exchange {
             }
             kind::EFFECT => {
                 let effect: EffectRecord = record::from_body("effect record", body)?;
-                self.apply_effect(stored.number, effect.cause, &effect.room, &effect.effect, ctx.rooms)?;
+                self.apply_effect(stored.number, body.len(), &effect, ctx.rooms)?;
             }
             kind::DEAD_LETTER => self.bury(record::from_body("dead letter", body)?),
             kind::CLEARED => {
@@ -288,9 +288,7 @@ impl Exchange {
         for message in &messages {
             message.attributes.check()?;
         }
-        let record = EffectRecord { cause: None, room: room.to_owned(), effect: ByteVec::from(effect) };
-        let number = ctx.out.record(kind::EFFECT, record::to_body(&record));
-        ctx.rooms.apply(number, None, room, &record.effect)?;
+        let number = self.stage_effect(None, room, effect, ctx)?;
         for message in messages {
             self.submit(message)?;
         }
@@ -373,20 +371,38 @@ impl Exchange {
         }
     }
 
-    pub(crate) fn apply_effect(
+    /// Stages an effect and applies it.
+    pub(crate) fn stage_effect(
         &mut self,
-        number: RecordNumber,
         cause: Option<Cause>,
         room: &str,
-        effect: &[u8],
+        effect: Vec<u8>,
+        ctx: &mut Context<'_>,
+    ) -> Result<RecordNumber, Error> {
+        let record = EffectRecord { cause, room: room.to_owned(), effect: ByteVec::from(effect) };
+        let body = record::to_body(&record);
+        let length = body.len();
+        let number = ctx.out.record(kind::EFFECT, body);
+        self.apply_effect(number, length, &record, ctx.rooms)?;
+        Ok(number)
+    }
+
+    fn apply_effect(
+        &mut self,
+        number: RecordNumber,
+        length: usize,
+        record: &EffectRecord,
         rooms: &mut dyn Rooms,
     ) -> Result<(), Error> {
-        if room == crate::apply::BULK {
-            self.apply_part(cause, effect)?;
+        if record.room == crate::apply::BULK {
+            self.apply_part(&record.effect)?;
         } else {
-            rooms.apply(number, cause.map(|c| c.lane), room, effect)?;
+            // The effect is the record's last field, so it ends where the record ends.
+            let offset = length - record.effect.len();
+            let place = Place { number, offset, cause: record.cause.map(|c| c.lane) };
+            rooms.apply(&place, &record.room, &record.effect)?;
         }
-        if let Some(cause) = cause {
+        if let Some(cause) = record.cause {
             self.advance(cause);
         }
         Ok(())

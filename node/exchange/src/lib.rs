@@ -28,4 +28,4 @@ pub use frame::{Frame, PROTOCOL_VERSION, Receipt, ReceiptList, SlotValue};
 pub use link::LinkKind;
 pub use output::{Context, Notice, Output, Payload, Send};
 pub use report::{InboundReport, LinkReport, OutboundReport};
-pub use room::{Decision, Delivery, Outgoing, Parts, Refusal, Room, RoomError, Rooms};
+pub use room::{Decision, Delivery, Outgoing, Parts, Place, Refusal, Room, RoomError, Rooms};

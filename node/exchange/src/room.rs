@@ -67,6 +67,17 @@ pub struct Outgoing {
     pub payload: Vec<u8>,
 }
 
+/// Where an effect lies in the journal, and what brought it about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The record that holds it.
+    pub number: RecordNumber,
+    /// Where the effect's bytes begin in the record's payload; they reach to its end.
+    pub offset: usize,
+    /// The lane whose message decided it; none for a local command.
+    pub cause: Option<Lane>,
+}
+
 /// A place that holds state and is changed by messages.
 pub trait Room {
     /// Attribute types that start with this belong to the room, such as `jincai.dictionary.`.
@@ -75,9 +86,9 @@ pub trait Room {
     /// Decides on a message. Must be a function of the room's state and the arguments alone.
     fn decide(&mut self, now: Millis, delivery: &Delivery<'_>, parts: &dyn Parts) -> Decision;
 
-    /// Applies an effect that [`Room::decide`] or one of the room's own commands returned, held by record `number`.
-    /// `cause` is the lane whose message decided it, if one did. An error is our bug or a damaged disk: the node stops.
-    fn apply(&mut self, number: RecordNumber, cause: Option<Lane>, effect: &[u8]) -> Result<(), RoomError>;
+    /// Applies an effect that [`Room::decide`] or one of the room's own commands returned. An error is our bug or a
+    /// damaged disk: the node stops.
+    fn apply(&mut self, place: &Place, effect: &[u8]) -> Result<(), RoomError>;
 
     /// Whether a requirement is met; `None` if it is not this room's to know.
     fn meets(&self, requirement: &Requirement) -> Option<bool>;
@@ -99,7 +110,7 @@ pub trait Rooms {
     fn decide(&mut self, now: Millis, delivery: &Delivery<'_>, parts: &dyn Parts) -> Option<(&'static str, Decision)>;
 
     /// See [`Room::apply`]; `room` is the room's prefix.
-    fn apply(&mut self, number: RecordNumber, cause: Option<Lane>, room: &str, effect: &[u8]) -> Result<(), RoomError>;
+    fn apply(&mut self, place: &Place, room: &str, effect: &[u8]) -> Result<(), RoomError>;
 
     /// Whether a requirement is met; `None` if no room knows of such.
     fn meets(&self, requirement: &Requirement) -> Option<bool>;
