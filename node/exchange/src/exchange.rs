@@ -240,14 +240,8 @@ impl Exchange {
 
     /// Takes a message from a caller or a room; it is sealed at the next [`Self::flush`].
     pub fn submit(&mut self, message: Outgoing) -> Result<(), Error> {
-        let to = message.destination;
-        if let Destination::Authority(authority) = to
-            && authority != self.me
-            && self.directory.tree().next_hops(self.me, to, None).is_empty()
-        {
-            return Err(Error::NoRoute(to));
-        }
-        self.outbox.submit(self.me, &self.directory, message)?;
+        self.outbox.check(self.me, &self.directory, std::slice::from_ref(&message))?;
+        self.outbox.submit(self.me, message);
         self.counters.messages_submitted += 1;
         Ok(())
     }
@@ -285,12 +279,11 @@ impl Exchange {
         messages: Vec<Outgoing>,
         ctx: &mut Context<'_>,
     ) -> Result<RecordNumber, Error> {
-        for message in &messages {
-            message.attributes.check()?;
-        }
+        self.outbox.check(self.me, &self.directory, &messages)?;
         let number = self.stage_effect(None, room, effect, ctx)?;
         for message in messages {
-            self.submit(message)?;
+            self.outbox.submit(self.me, message);
+            self.counters.messages_submitted += 1;
         }
         self.unblock(ctx)?;
         Ok(number)

@@ -35,22 +35,35 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Takes a message if it can be sealed and sent at all.
-    pub(crate) fn submit(&mut self, me: AuthorityId, directory: &Directory, message: Outgoing) -> Result<Lane, Error> {
-        message.attributes.check()?;
-        let size = message.payload.len();
-        if size > limits::PAYLOAD_BYTES {
-            return Err(Error::PayloadTooLarge { size: size as u64, limit: limits::PAYLOAD_BYTES as u64 });
+    /// Refuses messages of which one cannot be sealed and sent, so that they are taken all or not at all.
+    pub(crate) fn check(&self, me: AuthorityId, directory: &Directory, messages: &[Outgoing]) -> Result<(), Error> {
+        let mut pending = self.pending;
+        for message in messages {
+            message.attributes.check()?;
+            let size = message.payload.len() as u64;
+            if size > limits::PAYLOAD_BYTES as u64 {
+                return Err(Error::PayloadTooLarge { size, limit: limits::PAYLOAD_BYTES as u64 });
+            }
+            pending += size;
+            if pending > PENDING_BYTES {
+                return Err(Error::Busy { bytes: self.pending });
+            }
+            recipients(me, directory, message.destination)?;
+            let to = message.destination;
+            let leads_nowhere = || directory.tree().next_hops(me, to, None).is_empty();
+            if matches!(to, Destination::Authority(a) if a != me) && leads_nowhere() {
+                return Err(Error::NoRoute(to));
+            }
         }
-        if self.pending + size as u64 > PENDING_BYTES {
-            return Err(Error::Busy { bytes: self.pending });
-        }
-        recipients(me, directory, message.destination)?;
+        Ok(())
+    }
+
+    /// Takes a message that [`Self::check`] let pass.
+    pub(crate) fn submit(&mut self, me: AuthorityId, message: Outgoing) {
         let attributes = encode(&message.attributes);
         let lane = Lane { origin: me, destination: message.destination, class: message.class };
-        self.pending += (attributes.len() + size) as u64;
+        self.pending += (attributes.len() + message.payload.len()) as u64;
         self.lanes.entry(lane).or_default().pending.push((attributes, message.payload));
-        Ok(lane)
     }
 
     /// Bytes that wait to be sealed.

@@ -91,7 +91,8 @@ impl Output {
         self.notices.push(Notice { alarm, code, text });
     }
 
-    pub(crate) fn read(&self, log: &dyn Log, number: RecordNumber) -> Result<Stored, jincai_journal::Error> {
+    /// Reads a record, staged or appended.
+    pub fn read(&self, log: &dyn Log, number: RecordNumber) -> Result<Stored, jincai_journal::Error> {
         let staged = number.checked_sub(self.first).and_then(|i| self.records.get(usize::try_from(i).ok()?));
         match staged {
             Some(record) => Ok(Stored { number, kind: record.kind, payload: record.payload.clone() }),

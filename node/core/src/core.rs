@@ -1,0 +1,315 @@
+//! The node's core: events in, a turn of records and released actions out.
+
+use crate::inbox::Inbox;
+use crate::rooms::RoomSet;
+use crate::{Error, NOTE};
+use jincai_crypto::{Directory, Entropy, KeyRing, export_evidence};
+use jincai_dictionary::{Dictionary, ImportReport, Release, ReleaseOrder};
+use jincai_exchange::{Context, Exchange, LinkKind, Notice, Outgoing, Output, Room, Send, Setup};
+use jincai_journal::{Blobs, Log, Record};
+use jincai_storage::{Judged, ReconcileLine, Spec, Staged, Storage, WriteReport, judge};
+use jincai_types::{
+    Attributes, AuthorityId, Destination, Epoch, Lane, Millis, PartRecord, Priority, RecordNumber, TableEffect,
+};
+use std::collections::VecDeque;
+use std::io::Read;
+use std::sync::Arc;
+
+/// While a commit is in flight, messages gather until so many bytes wait; then they are sealed without waiting for it.
+const GATHER_BYTES: u64 = 256 << 10;
+/// Collection pauses while more than this waits to be sealed.
+const COLLECT_PENDING: u64 = 16 << 20;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A neighbour can be reached.
+    LinkUp(AuthorityId, LinkKind),
+    /// A neighbour cannot be reached any more.
+    LinkDown(AuthorityId),
+    /// A frame from a neighbour.
+    Frame(AuthorityId, Vec<u8>),
+    /// Every record up to this number is durable.
+    Durable(RecordNumber),
+    /// Time passed; every 50 ms or so.
+    Tick,
+}
+
+/// Something to do, all of whose reasons are durable.
+#[derive(Debug)]
+pub enum Action {
+    /// Send a frame.
+    Send(Send),
+    /// Change a table.
+    Table(TableEffect),
+}
+
+/// What the shell must do after some steps: append the records as one submission, carry the actions out, log the notices.
+#[derive(Debug)]
+pub struct Turn {
+    /// To append, in order. Their numbers follow those of all earlier turns.
+    pub records: Vec<Record>,
+    /// To carry out now.
+    pub actions: Vec<Action>,
+    /// To log.
+    pub notices: Vec<Notice>,
+}
+
+/// A node without I/O.
+pub struct Core {
+    exchange: Exchange,
+    rooms: RoomSet,
+    out: Output,
+    tables: VecDeque<(RecordNumber, TableEffect)>,
+    sends: VecDeque<Send>,
+    durable: RecordNumber,
+    appended: RecordNumber,
+}
+
+/// The exchange's setup of a node, in one place for gateway and simulation.
+#[must_use]
+pub fn node_setup(
+    authority: AuthorityId,
+    keys: KeyRing,
+    entropy: Box<dyn Entropy>,
+    directory: Directory,
+    policy: jincai_policies::LinkPolicy,
+) -> Setup {
+    Setup { authority, keys, entropy, directory, policy }
+}
+
+impl Core {
+    /// Rebuilds a node from its journal. `clean` says whether the journal ended with a closing mark. Table changes of the
+    /// past are among the first turn's actions.
+    pub fn open(setup: Setup, blobs: Arc<dyn Blobs>, clean: bool, now: Millis, log: &dyn Log) -> Result<Self, Error> {
+        let mut rooms = RoomSet {
+            dictionary: Dictionary::new(blobs),
+            storage: Storage::new(setup.authority),
+            inbox: Inbox::default(),
+        };
+        let (exchange, out) = jincai_exchange::open(setup, clean, now, log, &mut rooms)?;
+        let durable = log.end();
+        let mut core =
+            Self { exchange, rooms, out, tables: VecDeque::new(), sends: VecDeque::new(), durable, appended: durable };
+        core.gather_tables();
+        // What is being replayed is durable already.
+        core.tables.iter_mut().for_each(|(after, _)| *after = durable);
+        Ok(core)
+    }
+
+    /// Takes an event. A fatal error ([`Error::is_fatal`]) means that the node must stop; any other one is the peer's,
+    /// has changed nothing, and is for the log.
+    pub fn step(&mut self, now: Millis, event: Event, log: &dyn Log) -> Result<(), Error> {
+        let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
+        match event {
+            Event::LinkUp(peer, kind) => self.exchange.link_up(peer, kind, ctx)?,
+            Event::LinkDown(peer) => self.exchange.link_down(peer, now),
+            Event::Frame(peer, bytes) => self.exchange.frame(peer, &bytes, ctx)?,
+            Event::Durable(number) => self.durable = number,
+            Event::Tick => {
+                self.exchange.tick(ctx)?;
+                self.collect(now, false, log)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a group of steps. Messages that were submitted are sealed now, unless a commit is in flight: then they gather.
+    pub fn turn(&mut self, now: Millis, log: &dyn Log) -> Result<Turn, Error> {
+        let idle = self.durable == self.appended && self.out.records.is_empty();
+        if self.exchange.pending() > 0
+            && (idle || self.exchange.pending() >= GATHER_BYTES || !self.out.records.is_empty())
+        {
+            self.flush(now, log)?;
+        }
+        self.gather_tables();
+        let next = self.out.last() + 1;
+        let out = std::mem::replace(&mut self.out, Output::new(next));
+        self.appended = next - 1;
+        self.sends.extend(out.sends);
+        let mut actions = Vec::new();
+        while self.sends.front().is_some_and(|send| send.after <= self.durable) {
+            actions.extend(self.sends.pop_front().map(Action::Send));
+        }
+        while self.tables.front().is_some_and(|(after, _)| *after <= self.durable) {
+            actions.extend(self.tables.pop_front().map(|(_, effect)| Action::Table(effect)));
+        }
+        Ok(Turn { records: out.records, actions, notices: out.notices })
+    }
+
+    fn flush(&mut self, now: Millis, log: &dyn Log) -> Result<(), Error> {
+        let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
+        Ok(self.exchange.flush(ctx)?)
+    }
+
+    fn gather_tables(&mut self) {
+        let after = self.out.last();
+        self.tables.extend(self.rooms.storage.take_effects().into_iter().map(|effect| (after, effect)));
+    }
+
+    /// The number of the last record staged: an answer to a caller whose effect is in it waits until it is durable.
+    #[must_use]
+    pub fn staged(&self) -> RecordNumber {
+        self.out.last()
+    }
+
+    /// The number up to which records are known to be durable.
+    #[must_use]
+    pub fn durable(&self) -> RecordNumber {
+        self.durable
+    }
+
+    /// The exchange, for reports.
+    #[must_use]
+    pub fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    /// The rooms, for reports.
+    #[must_use]
+    pub fn rooms(&self) -> &RoomSet {
+        &self.rooms
+    }
+
+    /// Submits a message; its place is durable when [`Self::sealed_after`] says so.
+    pub fn submit(&mut self, message: Outgoing) -> Result<(), Error> {
+        Ok(self.exchange.submit(message)?)
+    }
+
+    /// Submits a plain message.
+    pub fn submit_note(
+        &mut self,
+        now: Millis,
+        to: Destination,
+        class: Priority,
+        (id, subject): (String, String),
+        payload: Vec<u8>,
+    ) -> Result<(), Error> {
+        let source = self.exchange.authority().to_string();
+        let attributes = Attributes { id, source, kind: NOTE.into(), time: now, subject, ..Attributes::default() };
+        self.submit(Outgoing { destination: to, class, attributes, payload })
+    }
+
+    /// Whether messages wait that no record holds yet; an answer to their submitter must wait for a later turn.
+    #[must_use]
+    pub fn has_unsealed(&self) -> bool {
+        self.exchange.pending() > 0
+    }
+
+    /// Replaces a code set in a line's draft by a CSV file's rows.
+    pub fn import(
+        &mut self,
+        now: Millis,
+        log: &dyn Log,
+        (line, set, name): (&str, &str, &str),
+        rows: &mut dyn Read,
+    ) -> Result<ImportReport, Error> {
+        let (effect, report) = self.rooms.dictionary.import(line, set, name, rows, self.exchange.authority())?;
+        let room = self.rooms.dictionary.prefix();
+        self.command(now, log, room, effect, Vec::new())?;
+        Ok(report)
+    }
+
+    /// Makes a line's draft its next release and sends it down.
+    pub fn release(&mut self, now: Millis, log: &dyn Log, order: ReleaseOrder<'_>) -> Result<Release, Error> {
+        let staged = self.rooms.dictionary.release(order, self.exchange.authority(), now)?;
+        let room = self.rooms.dictionary.prefix();
+        self.command(now, log, room, staged.effect, staged.messages)?;
+        Ok(staged.release)
+    }
+
+    /// Releases a collection spec to every authority below.
+    pub fn release_spec(&mut self, now: Millis, log: &dyn Log, spec: Spec) -> Result<(), Error> {
+        let staged = self.rooms.storage.release_spec(spec, now)?;
+        self.command_storage(now, log, staged)
+    }
+
+    /// Checks rows against spec and dictionary and writes the good ones, or none if one is bad and `all_or_nothing`.
+    pub fn write_rows(
+        &mut self,
+        now: Millis,
+        log: &dyn Log,
+        (table, system): (&str, &str),
+        rows: &mut dyn Read,
+        all_or_nothing: bool,
+    ) -> Result<WriteReport, Error> {
+        let judged = self.judge(table, rows)?;
+        let out = &self.out;
+        let read = |at: &PartRecord| read_rows(out, log, at);
+        let (effect, report) = self.rooms.storage.write(table, system, judged, all_or_nothing, &read)?;
+        if let Some(effect) = effect {
+            let room = self.rooms.storage.prefix();
+            self.command(now, log, room, effect, Vec::new())?;
+        }
+        Ok(report)
+    }
+
+    fn judge(&self, table: &str, rows: &mut dyn Read) -> Result<Judged, Error> {
+        let spec = self.rooms.storage.spec_of(table)?;
+        let coded = spec.columns.iter().any(|c| c.code_set.is_some());
+        let snapshot = if coded { Some(self.rooms.dictionary.snapshot(&spec.line, None)?) } else { None };
+        let has = |set: &str, code: &str| snapshot.as_ref().is_some_and(|s| matches!(s.get(set, code), Ok(Some(_))));
+        Ok(judge(spec, rows, &has)?)
+    }
+
+    /// Hands changed partitions to the exchange: those whose schedule is due, or all with `now_please`. Returns how many.
+    pub fn collect(&mut self, now: Millis, now_please: bool, log: &dyn Log) -> Result<usize, Error> {
+        if self.exchange.pending() > COLLECT_PENDING {
+            return Ok(0);
+        }
+        let out = &self.out;
+        let read = |at: &PartRecord| read_rows(out, log, at);
+        let staged = self.rooms.storage.collect(now, now_please, &read)?;
+        let count = staged.len();
+        for staged in staged {
+            self.command_storage(now, log, staged)?;
+        }
+        Ok(count)
+    }
+
+    /// Holds every collected partition against what its source signed.
+    pub fn reconcile(&self, log: &dyn Log) -> Result<Vec<ReconcileLine>, Error> {
+        let out = &self.out;
+        Ok(self.rooms.storage.reconcile(&|at: &PartRecord| read_rows(out, log, at))?)
+    }
+
+    /// Exports one message of one of our lanes as evidence.
+    pub fn evidence(&self, log: &dyn Log, lane: Lane, epoch: Epoch, sequence: u64) -> Result<Vec<u8>, Error> {
+        let found = self.exchange.find(&lane, epoch, sequence);
+        let (record, index) = found.ok_or(Error::NoMessage { lane, sequence })?;
+        let batch = jincai_exchange::read_batch(log, record)?;
+        let reader = (self.exchange.authority(), self.exchange.keys());
+        Ok(export_evidence(&batch, index, self.exchange.directory(), Some(reader))?)
+    }
+
+    fn command_storage(&mut self, now: Millis, log: &dyn Log, staged: Staged) -> Result<(), Error> {
+        let room = self.rooms.storage.prefix();
+        self.command(now, log, room, staged.effect, staged.messages)
+    }
+
+    /// A command's effect and the messages it sends are sealed in the same turn, so one append holds both.
+    fn command(
+        &mut self,
+        now: Millis,
+        log: &dyn Log,
+        room: &str,
+        effect: Vec<u8>,
+        messages: Vec<Outgoing>,
+    ) -> Result<(), Error> {
+        let sends = !messages.is_empty();
+        let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
+        self.exchange.command(room, effect, messages, ctx)?;
+        if sends {
+            self.flush(now, log)?;
+        }
+        Ok(())
+    }
+}
+
+fn read_rows(out: &Output, log: &dyn Log, at: &PartRecord) -> Result<Vec<u8>, jincai_storage::Error> {
+    let stored = out.read(log, at.record)?;
+    let range = at.start as usize..at.start as usize + at.length as usize;
+    let bytes = stored.payload.get(range).filter(|bytes| jincai_crypto::sha256(bytes) == at.digest);
+    let damaged = || jincai_storage::Error::Arrow(format!("record {} does not hold the rows it should", at.record));
+    bytes.map(<[u8]>::to_vec).ok_or_else(damaged)
+}

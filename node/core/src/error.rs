@@ -1,0 +1,52 @@
+//! What can go wrong at a node.
+
+use jincai_types::Fault;
+
+/// A failure of a node: of one of its parts.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant is the part's own error, documented there")]
+pub enum Error {
+    #[error("{0}")]
+    Exchange(#[from] jincai_exchange::Error),
+    #[error("{0}")]
+    Dictionary(#[from] jincai_dictionary::Error),
+    #[error("{0}")]
+    Storage(#[from] jincai_storage::Error),
+    #[error("{0}")]
+    Crypto(#[from] jincai_crypto::Error),
+    /// There is no such message on that lane here.
+    #[error("there is no message {sequence} of that epoch on lane {lane} here")]
+    NoMessage { lane: jincai_types::Lane, sequence: u64 },
+}
+
+impl Error {
+    /// The stable code, documented in docs/errors.md.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Exchange(e) => e.code(),
+            Self::Dictionary(e) => e.code(),
+            Self::Storage(e) => e.code(),
+            Self::Crypto(e) => e.code(),
+            Self::NoMessage { .. } => "JC-1301",
+        }
+    }
+
+    /// Whose fault it is.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Exchange(e) => e.fault(),
+            Self::Dictionary(e) => e.fault(),
+            Self::Storage(e) => e.fault(),
+            Self::Crypto(e) => e.fault(),
+            Self::NoMessage { .. } => Fault::Peer,
+        }
+    }
+
+    /// Whether the node must stop: its journal or what it made of it cannot be trusted any more.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Exchange(jincai_exchange::Error::Journal(_) | jincai_exchange::Error::Room(_)))
+    }
+}
