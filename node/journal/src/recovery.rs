@@ -57,6 +57,7 @@ pub(crate) fn recover(disk: &dyn Disk, config: &Config) -> Result<Recovered, Err
     if let Some(quarantine) = report.quarantine.clone() {
         return Ok(Recovered { report, index, end, current: Err(quarantine) });
     }
+    remove_unfinished(disk, &found)?;
     let current = begin_segment(disk, config, &found, &mut index)?;
     tidy(disk, &found)?;
     Ok(Recovered { report, index, end, current: Ok(current) })
@@ -113,11 +114,14 @@ fn copy(disk: &dyn Disk, tail: &Tail, to: &dyn DiskFile, place: Place) -> Result
     Ok(header)
 }
 
-/// Gives back the room that nothing needs any more: unfinished segments, empty ones, and what lies behind the end.
+/// Removes segments that were never finished. They must be gone, durably, before HEAD names a higher number, from which
+/// it would follow that they were finished once; the new segment syncs the directory before it writes HEAD.
+fn remove_unfinished(disk: &dyn Disk, found: &Survey) -> Result<(), Error> {
+    found.discarded.iter().try_for_each(|segment| disk.remove(&format::segment_name(*segment)))
+}
+
+/// Gives back the room that nothing needs any more: segments without a commit that counts, and what lies behind the last.
 fn tidy(disk: &dyn Disk, found: &Survey) -> Result<(), Error> {
-    for segment in &found.discarded {
-        disk.remove(&format::segment_name(*segment))?;
-    }
     for live in &found.live {
         let name = format::segment_name(live.segment);
         if live.end == BLOCK {

@@ -82,6 +82,8 @@ pub(crate) struct Survey {
     pub(crate) bytes: u64,
     cut: Cut,
     breaks: Vec<Quarantine>,
+    /// The end of the chain without its last commit.
+    before: ChainEnd,
     /// What the next commit should be; behind damage the chain's hash is unknown.
     position: u64,
     record: RecordNumber,
@@ -97,6 +99,11 @@ pub(crate) struct ChainEnd {
     pub(crate) record: RecordNumber,
     /// Hash of the last commit.
     pub(crate) hash: Digest,
+}
+
+impl ChainEnd {
+    /// Before the first commit.
+    const START: Self = Self { position: 0, record: 0, hash: Digest::ZERO };
 }
 
 /// Looks at all files. An error means that the disk did not answer, or that a newer program wrote them.
@@ -132,7 +139,8 @@ impl Survey {
             newest: found.iter().map(|(segment, _)| *segment).fold(named, u64::max),
             live: Vec::new(),
             discarded: Vec::new(),
-            whole: ChainEnd { position: 0, record: 0, hash: Digest::ZERO },
+            whole: ChainEnd::START,
+            before: ChainEnd::START,
             durable_to: 0,
             closed: false,
             tail: VecDeque::new(),
@@ -197,15 +205,15 @@ impl Survey {
     }
 
     fn enter(&mut self, header: &SegmentHeader) {
-        let follows = self.position == header.first_position
-            && self.record == header.first_record
-            && self.chain.is_none_or(|chain| chain == header.previous);
+        self.mark_durable(header.durable_to);
         if self.shard != Some(header.shard) {
             self.broken(header.segment, "the segment belongs to another shard");
-        } else if !follows {
+        } else if (self.position, self.record) != (header.first_position, header.first_record) {
             self.broken(header.segment, "the segment does not continue the one before it");
+        } else if self.chain.is_some_and(|chain| chain != header.previous) {
+            self.distrust_last();
+            self.broken(header.segment, "the segment does not continue the chain of the one before it");
         }
-        self.mark_durable(header.durable_to);
         self.position = header.first_position;
         self.record = header.first_record;
         self.chain = Some(header.previous);
@@ -215,13 +223,14 @@ impl Survey {
 
     /// Takes the commit as the next of the chain, or notes that the chain is broken and goes on behind it.
     fn follow(&mut self, commit: &CommitHeader, hash: Option<Digest>) {
-        let follows = self.position == commit.position
-            && self.record == commit.first_record
-            && self.chain.is_none_or(|chain| chain == commit.previous);
+        let segment = commit.place.segment;
         if hash.is_none() {
-            self.broken(commit.place.segment, "a commit does not match its checksums");
-        } else if !follows {
-            self.broken(commit.place.segment, "a commit is missing or does not continue the chain");
+            self.broken(segment, "a commit does not match its checksums");
+        } else if (self.position, self.record) != (commit.position, commit.first_record) {
+            self.broken(segment, "a commit is missing or its header cannot be read");
+        } else if self.chain.is_some_and(|chain| chain != commit.previous) {
+            self.distrust_last();
+            self.broken(segment, "a commit does not continue the chain");
         }
         if commit.position < self.position {
             return;
@@ -234,6 +243,7 @@ impl Survey {
         self.records += u64::from(commit.count);
         self.bytes += commit.padded();
         if self.breaks.is_empty() {
+            self.before = self.whole;
             self.whole = ChainEnd { position: commit.position, record: self.record - 1, hash };
             self.index.push(commit);
             self.tail.push_back(Tail { header: commit.clone(), hash });
@@ -257,6 +267,15 @@ impl Survey {
     fn lost(&mut self, segment: u64, reason: &'static str) {
         self.broken(segment, reason);
         self.durable_to = self.durable_to.max(self.position);
+    }
+
+    /// If the chain does not fit, either commit may be the wrong one, so that the durable one before it is given up too.
+    fn distrust_last(&mut self) {
+        if self.breaks.is_empty() && self.whole.position <= self.durable_to {
+            self.whole = self.before;
+            self.index.cut(self.whole.record + 1);
+            self.position = self.whole.position + 1;
+        }
     }
 
     /// Whatever the marks cover must have been found.

@@ -103,6 +103,14 @@ fn lost_swapped_and_copied_files_are_found_out() {
         let foreign = contents(&other, &segments(&other)[2]);
         disk.replace(&names[2], &foreign).expect("replaces");
     });
+    quarantines("a commit of another journal", |disk, names| {
+        let other = MemoryDisk::new();
+        let (mut engine, _) = open(other.clone());
+        engine.append(&[Record { kind: 9, payload: record(9, 9).payload }]).expect("appends");
+        // Same place, same salt, same position, same number of records: only the chain tells.
+        let foreign = contents(&other, &segments(&other)[0]);
+        disk.open(&names[0]).and_then(|file| file.write_at(4096, &foreign[4096..8192])).expect("writes");
+    });
     quarantines("an old segment cut short", |disk, names| {
         disk.open(&names[1]).and_then(|file| file.truncate(2 * 4096)).expect("truncates");
     });
@@ -110,6 +118,18 @@ fn lost_swapped_and_copied_files_are_found_out() {
         let newest = &names[names.len() - 1];
         disk.open(newest).and_then(|file| file.write_at(4096, &[0; 4096])).expect("writes");
     });
+}
+
+#[test]
+fn what_recovery_copied_counts_as_durable() {
+    let disk = MemoryDisk::new();
+    let (mut engine, _) = open(disk.clone());
+    let model = [record(0, 100), record(1, 100)];
+    engine.append(&model).expect("appends");
+    drop(open(disk.clone()));
+    assert_eq!(segments(&disk).len(), 1);
+    disk.open(&segments(&disk)[0]).and_then(|file| file.truncate(4096)).expect("truncates");
+    assert!(check(&disk, &model, "the copy is lost, and nothing follows it"));
 }
 
 #[test]

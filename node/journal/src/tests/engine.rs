@@ -105,7 +105,8 @@ fn a_mark_is_written_once_and_only_after_records() {
     let operations = disk.operations();
     engine.mark().expect("marked already");
     assert_eq!(disk.operations(), operations);
-    assert_eq!(verify(&disk).expect("verifies").commits, 2);
+    disk.crash(&mut |_| 0);
+    assert_eq!(verify(&disk).expect("verifies").commits, 2, "the mark is durable too");
 }
 
 #[test]

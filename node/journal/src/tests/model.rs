@@ -125,7 +125,7 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn every_synced_record_survives_any_history(actions in prop::collection::vec(action(), 1..60)) {
         let mut pair = Pair::new();
