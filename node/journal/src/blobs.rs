@@ -88,7 +88,7 @@ impl Blobs for DirBlobs {
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(Error::io("create", show(&path)))?;
-        let unfinished = Unfinished { path, finished: false };
+        let unfinished = Unfinished(path);
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let context = Context::new(&SHA256);
         Ok(Box::new(DirWriter { directory: self.path.clone(), unfinished, file, context, position: 0 }))
@@ -118,16 +118,13 @@ impl Blobs for DirBlobs {
     }
 }
 
-/// Removes the file unless it was finished.
-struct Unfinished {
-    path: PathBuf,
-    finished: bool,
-}
+/// Removes the file when dropped; a finished one has another name by then.
+struct Unfinished(PathBuf);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
         // If this fails, the next start removes it.
-        let _gone = self.finished || std::fs::remove_file(&self.path).is_ok();
+        let _gone = std::fs::remove_file(&self.0).is_ok();
     }
 }
 
@@ -141,7 +138,7 @@ struct DirWriter {
 
 impl BlobWriter for DirWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(Error::io("write", show(&self.unfinished.path)))?;
+        self.file.write_all(bytes).map_err(Error::io("write", show(&self.unfinished.0)))?;
         self.context.update(bytes);
         self.position += bytes.len() as u64;
         Ok(())
@@ -152,13 +149,12 @@ impl BlobWriter for DirWriter {
     }
 
     fn finish(mut self: Box<Self>) -> Result<Digest, Error> {
-        let shown = show(&self.unfinished.path);
+        let shown = show(&self.unfinished.0);
         self.file.flush().map_err(Error::io("write", &shown))?;
         self.file.get_ref().sync_all().map_err(Error::io("sync", &shown))?;
         let digest = digest_of(self.context);
         let path = self.directory.join(digest.to_string());
-        std::fs::rename(&self.unfinished.path, path).map_err(Error::io("rename", shown))?;
-        self.unfinished.finished = true;
+        std::fs::rename(&self.unfinished.0, path).map_err(Error::io("rename", shown))?;
         sync_directory(&self.directory)?;
         Ok(digest)
     }
