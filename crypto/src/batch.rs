@@ -1,15 +1,16 @@
 //! The sealed batch: the bytes that travel, the same on every hop and transport.
 //!
 //! ```text
-//! batch  = [ version = 1, statement: bytes (COSE_Sign1), wraps: [* wrap], items: [* item] ]
-//! wrap   = [ recipient: authority, wrapped: bytes 80 (HPKE: encapsulated key 32, ciphertext and tag 48) ]
+//! batch  = [ version = 1, statement: bytes (COSE_Sign1), wraps: bytes (COSE_Sign1, or empty if public), items: [* item] ]
+//! wraps  = [ version = 1, statement digest, [* [ recipient: authority, wrapped: bytes 80 ] ] ]   (HPKE: key 32, ciphertext 48)
 //! item   = [ attributes: bytes (canonical CBOR map), content: bytes, commitment: bytes 32 or 0 ]
 //! leaf   = SHA-256( 0x00 ‖ H(attributes) ‖ H(content) ‖ commitment )
 //! ```
 //! Encrypted: content = AES-256-GCM under HKDF(content key, index), nonce zero (the key is used once), associated data =
 //! CBOR [lane, epoch, sequence]; plaintext = salt (16) ‖ payload; commitment = H(salt ‖ payload). Public: content = the
 //! payload and the commitment is empty (the leaf then repeats H(content)). Wraps stand outside the statement, so that an
-//! expanding hop may wrap again; HPKE's info binds them to the statement's digest.
+//! expanding hop may wrap again; they are signed on their own (by the origin so far), because an altered wrap would make
+//! an authentic batch unreadable at its destination. HPKE's info binds them to the statement's digest.
 
 use crate::sign::{Purpose, sign, signer_of};
 use crate::{
@@ -32,10 +33,20 @@ struct Wire<'b> {
     version: u8,
     #[b(1)]
     statement: &'b ByteSlice,
-    #[n(2)]
-    wraps: Vec<Wrap>,
+    #[b(2)]
+    wraps: &'b ByteSlice,
     #[b(3)]
     items: Vec<WireItem<'b>>,
+}
+
+#[derive(Encode, Decode)]
+struct Wraps {
+    #[n(0)]
+    version: u8,
+    #[n(1)]
+    statement: Digest,
+    #[n(2)]
+    wraps: Vec<Wrap>,
 }
 
 #[derive(Clone, Encode, Decode)]
@@ -166,6 +177,11 @@ pub fn seal(
         wraps.push(Wrap { recipient: recipient.authority, wrapped });
     }
     let signed = sign(Purpose::Statement, payload, &keys.signing);
+    let wraps = if encrypted {
+        sign(Purpose::Wraps, encode(&Wraps { version: 1, statement: digest, wraps }), &keys.signing)
+    } else {
+        Vec::new()
+    };
     let items = attributes
         .zip(&sealed)
         .map(|(a, (c, m))| WireItem {
@@ -174,7 +190,7 @@ pub fn seal(
             commitment: m.as_slice().into(),
         })
         .collect();
-    let wire = Wire { version: 1, statement: signed.as_slice().into(), wraps, items };
+    let wire = Wire { version: 1, statement: signed.as_slice().into(), wraps: wraps.as_slice().into(), items };
     Ok((encode(&wire), statement.end(digest)))
 }
 
@@ -249,7 +265,8 @@ pub struct BatchView<'b> {
     /// Its messages.
     pub items: Vec<ItemView<'b>>,
     statement_cose: &'b [u8],
-    wraps: Vec<(AuthorityId, [u8; 80])>,
+    wraps_cose: &'b [u8],
+    wraps: Vec<Wrap>,
 }
 
 impl<'b> BatchView<'b> {
@@ -265,23 +282,30 @@ impl<'b> BatchView<'b> {
         if wire.items.len() != statement.count() {
             return Err(Error::Batch("it does not hold as many messages as its statement says"));
         }
-        if wire.wraps.len() > WRAPS || statement.encrypted == wire.wraps.is_empty() {
+        let digest = Statement::digest(&payload);
+        let wraps = read_wraps(wire.wraps, digest)?;
+        if wraps.len() > WRAPS || statement.encrypted == wraps.is_empty() {
             return Err(Error::Batch("its wrapped keys do not fit its statement"));
         }
         let item =
             |i: WireItem<'b>| ItemView { attributes: i.attributes, content: i.content, commitment: i.commitment };
         Ok(Self {
-            digest: Statement::digest(&payload),
+            digest,
             statement,
             items: wire.items.into_iter().map(item).collect(),
             statement_cose,
-            wraps: wire.wraps.into_iter().map(|w| (w.recipient, *w.wrapped)).collect(),
+            wraps_cose: wire.wraps,
+            wraps,
         })
     }
 
     /// Checks the origin's signature and that the messages are those it signed.
     pub fn verify(self, directory: &Directory) -> Result<Verified<Self>, Error> {
-        directory.verify(Purpose::Statement, self.statement_cose, self.statement.lane.origin)?;
+        let origin = self.statement.lane.origin;
+        directory.verify(Purpose::Statement, self.statement_cose, origin)?;
+        if self.statement.encrypted {
+            directory.verify(Purpose::Wraps, self.wraps_cose, origin)?;
+        }
         let wanted = if self.statement.encrypted { 32 } else { 0 };
         if self.items.iter().any(|i| i.commitment.len() != wanted) {
             return Err(Error::Batch("a commitment has the wrong length"));
@@ -325,8 +349,8 @@ impl<'b> BatchView<'b> {
         if !self.statement.encrypted {
             return Ok(None);
         }
-        let wrap = self.wraps.iter().find(|(recipient, _)| *recipient == me).ok_or(Error::NotForUs(me))?;
-        keys.unwrap(&wrap.1, &wrap_info(&self.digest)).map(Some)
+        let wrap = self.wraps.iter().find(|wrap| wrap.recipient == me).ok_or(Error::NotForUs(me))?;
+        keys.unwrap(&wrap.wrapped, &wrap_info(&self.digest)).map(Some)
     }
 
     /// The payload at `index`, decrypted with the batch's content key where it has one.
@@ -343,4 +367,17 @@ impl<'b> BatchView<'b> {
             }
         }
     }
+}
+
+/// Reads the wrapped keys of a statement; nothing is verified yet.
+fn read_wraps(signed: &[u8], statement: Digest) -> Result<Vec<Wrap>, Error> {
+    if signed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (payload, _) = signer_of(Purpose::Wraps, signed)?;
+    let wraps: Wraps = decode_canonical("wrapped keys", &payload, 16 << 10)?;
+    if wraps.version != 1 || wraps.statement != statement {
+        return Err(Error::Batch("its wrapped keys belong to another statement"));
+    }
+    Ok(wraps.wraps)
 }

@@ -9,6 +9,8 @@ use jincai_types::{AuthorityId, hex, limits};
 pub enum Purpose {
     /// The statement of a batch.
     Statement,
+    /// The wrapped keys of a batch.
+    Wraps,
     /// An authority's card, by its superior.
     Card,
     /// A list of lane positions for a neighbour.
@@ -24,6 +26,7 @@ impl Purpose {
     fn content_type(self) -> &'static str {
         match self {
             Self::Statement => "application/vnd.jincai.statement+cbor",
+            Self::Wraps => "application/vnd.jincai.wraps+cbor",
             Self::Card => "application/vnd.jincai.card+cbor",
             Self::Receipts => "application/vnd.jincai.receipts+cbor",
             Self::Slot => "application/vnd.jincai.slot+cbor",
@@ -34,6 +37,7 @@ impl Purpose {
     fn what(self) -> &'static str {
         match self {
             Self::Statement => "statement",
+            Self::Wraps => "wrapped keys",
             Self::Card => "card",
             Self::Receipts => "receipts",
             Self::Slot => "slot",

@@ -172,7 +172,7 @@ proptest! {
             let key = view.content_key(id("000000000"), &world.ministry)?;
             (0..2).map(|i| view.open(i, key.as_deref()).map(|o| o.payload)).collect()
         };
-        // The wraps and the unprotected header are outside the signature: altering them may only make it unreadable.
+        // The unprotected headers are outside the signatures and mean nothing.
         if let Ok(payloads) = payloads() {
             prop_assert_eq!(payloads, vec![b"payload 0".to_vec(), b"payload 1".to_vec()]);
         }

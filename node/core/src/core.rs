@@ -153,6 +153,12 @@ impl Core {
         self.out.last()
     }
 
+    /// Bytes of records staged in this turn.
+    #[must_use]
+    pub fn staged_bytes(&self) -> usize {
+        self.out.bytes()
+    }
+
     /// The number up to which records are known to be durable.
     #[must_use]
     pub fn durable(&self) -> RecordNumber {
@@ -171,7 +177,7 @@ impl Core {
         &self.rooms
     }
 
-    /// Submits a message; its place is durable when [`Self::sealed_after`] says so.
+    /// Submits a message. It lies in a record once [`Self::has_unsealed`] is false after a turn.
     pub fn submit(&mut self, message: Outgoing) -> Result<(), Error> {
         Ok(self.exchange.submit(message)?)
     }

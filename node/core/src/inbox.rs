@@ -38,6 +38,12 @@ pub(crate) struct NoteEffect {
     pub(crate) payload: ByteVec,
 }
 
+/// The id in a plain message's effect.
+#[must_use]
+pub fn note_id(effect: &[u8]) -> Option<String> {
+    decode::<NoteEffect>("note", effect, jincai_journal::RECORD_BYTES_MAX).ok().map(|note| note.id)
+}
+
 /// Plain messages, newest last.
 #[derive(Debug, Default)]
 pub struct Inbox {

@@ -10,5 +10,5 @@ mod rooms;
 
 pub use crate::core::{Action, Core, Event, Turn, node_setup};
 pub use error::Error;
-pub use inbox::{Inbox, NOTE, Note};
+pub use inbox::{Inbox, NOTE, Note, note_id};
 pub use rooms::RoomSet;

@@ -289,16 +289,20 @@ impl Exchange {
         Ok(number)
     }
 
-    /// A neighbour can be reached now.
+    /// A neighbour can be reached now. Who it is was proven by the transport's certificates; an inferior whose card has
+    /// not arrived yet brings it over this very link.
     pub fn link_up(&mut self, peer: AuthorityId, up: LinkKind, ctx: &mut Context<'_>) -> Result<(), Error> {
-        let link = self.links.get_mut(&peer).ok_or(Error::NotANeighbour(peer))?;
-        link.reset(Some(up), ctx.now);
-        let hello =
-            Frame::Hello { low: PROTOCOL_VERSION, high: PROTOCOL_VERSION, authority: self.me, epoch: self.epoch };
-        ctx.out.send(peer, Priority::Control, Payload::Frame(hello.to_bytes()));
-        self.offer_slots(peer, ctx);
-        self.poll_links(ctx);
+        self.links.entry(peer).or_default().reset(Some(up), ctx.now);
+        self.say_hello(peer, ctx);
         Ok(())
+    }
+
+    /// Says hello; `heard` asks the peer for its own, as long as that has not come.
+    pub(crate) fn say_hello(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
+        let heard = self.links.get(&peer).is_some_and(|l| l.greeted);
+        let (low, high) = (PROTOCOL_VERSION, PROTOCOL_VERSION);
+        let hello = Frame::Hello { low, high, authority: self.me, epoch: self.epoch, heard };
+        ctx.out.send(peer, Priority::Control, Payload::Frame(hello.to_bytes()));
     }
 
     /// A neighbour cannot be reached any more.
@@ -310,10 +314,21 @@ impl Exchange {
 
     /// Time passes: receipts are signed, what got stuck is sent again. Call it every 50 ms or so.
     pub fn tick(&mut self, ctx: &mut Context<'_>) -> Result<(), Error> {
+        if ctx.now < self.last_tick {
+            // The clock went back: nobody waits for a time that will not come again for a day or a year.
+            self.links.values_mut().for_each(|link| link.rebase(ctx.now));
+        }
         self.last_tick = ctx.now;
         let peers: Vec<AuthorityId> = self.links.keys().copied().collect();
         for peer in peers {
             self.sign_receipts(peer, ctx);
+            let due = self.links.get_mut(&peer).is_some_and(|l| l.offers(ctx.now));
+            if due {
+                self.offer_slots(peer, ctx);
+            }
+            if due && self.links.get(&peer).is_some_and(|l| !l.greeted) {
+                self.say_hello(peer, ctx);
+            }
             if let Some(link) = self.links.get_mut(&peer)
                 && link.up.is_some()
             {

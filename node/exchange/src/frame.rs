@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! frame = [ kind, … ]   CBOR, canonical, ≤ FRAME_BYTES
-//!   0 hello    [ version-low, version-high, authority, epoch ]
+//!   0 hello    [ version-low, version-high, authority, epoch, heard ]
 //!   1 batch    [ floor: position, batch: bytes ]
 //!   2 durable  [ lane, position ]            unsigned: moves the sender's window, clears no custody
 //!   3 receipts [ COSE_Sign1 over a receipt list ]
@@ -37,6 +37,9 @@ pub enum Frame {
         /// The speaker's epoch.
         #[n(3)]
         epoch: Epoch,
+        /// Whether the speaker has heard the listener's hello on this link; if not, it wants one.
+        #[n(4)]
+        heard: bool,
     },
     /// A sealed batch.
     #[n(1)]
@@ -181,7 +184,7 @@ mod tests {
         let epoch = Epoch { number: 3, salt: 4 };
         let position = LanePosition { epoch, sequence: 9, digest: jincai_types::Digest([7; 32]) };
         vec![
-            Frame::Hello { low: 1, high: 1, authority: lane.origin, epoch },
+            Frame::Hello { low: 1, high: 1, authority: lane.origin, epoch, heard: false },
             Frame::Batch { floor: position, bytes: vec![1, 2, 3].into() },
             Frame::Durable { lane, position },
             Frame::Receipts { signed: vec![4].into() },

@@ -10,6 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Order of batches within a lane.
 pub(crate) type Key = (Epoch, Sequence);
 
+/// Pause before slots are offered a second time, in milliseconds; it doubles each time.
+const FIRST_OFFER: Millis = 4_000;
+/// Longest pause between two offers.
+const LAST_OFFER: Millis = 3_600_000;
+
 /// How a neighbour is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
@@ -69,6 +74,10 @@ pub(crate) struct Link {
     pub(crate) up: Option<LinkKind>,
     /// A session's peer has said hello in a version that we speak.
     pub(crate) greeted: bool,
+    /// The peer speaks no version of ours: nothing is taken from it or sent to it.
+    pub(crate) refused: bool,
+    /// When slots are offered again, and how long after that.
+    offer: (Millis, Millis),
     queues: BTreeMap<Lane, Queue>,
     ready: [BTreeSet<Lane>; 4],
     served: [Option<Lane>; 4],
@@ -125,6 +134,8 @@ impl Link {
     pub(crate) fn reset(&mut self, up: Option<LinkKind>, now: Millis) {
         self.up = up;
         self.greeted = up == Some(LinkKind::Mailbox);
+        self.refused = false;
+        self.offer = (now, FIRST_OFFER);
         self.in_flight = [0; 4];
         self.asked.clear();
         for (lane, queue) in &mut self.queues {
@@ -139,7 +150,7 @@ impl Link {
 
     /// The next batch to send, most urgent class first, lanes of a class in turn, within the class's window.
     pub(crate) fn next(&mut self, policy: &LinkPolicy, now: Millis) -> Option<ToSend> {
-        if self.up.is_none() || !self.greeted {
+        if self.up.is_none() || !self.greeted || self.refused {
             return None;
         }
         for class in Priority::ALL {
@@ -252,6 +263,25 @@ impl Link {
             }
         }
         stuck.len() as u64
+    }
+
+    /// The clock went back to `now`: what lies in the future is brought back to it.
+    pub(crate) fn rebase(&mut self, now: Millis) {
+        self.queues.values_mut().for_each(|queue| queue.progress = queue.progress.min(now));
+        self.receipts_sent = self.receipts_sent.min(now);
+        self.last_batch = self.last_batch.min(now);
+        self.offer.0 = self.offer.0.min(now + self.offer.1);
+        self.asked.clear();
+    }
+
+    /// Whether slots are to be offered now: at link-up, then ever more rarely, because a transport may lose them.
+    pub(crate) fn offers(&mut self, now: Millis) -> bool {
+        let (at, pause) = self.offer;
+        if self.up.is_none() || now < at {
+            return false;
+        }
+        self.offer = (now + pause, (pause * 2).min(LAST_OFFER));
+        true
     }
 
     /// Whether to ask (again) for what is missing after `have`: once per position and half a retry time.

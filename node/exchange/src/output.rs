@@ -50,6 +50,7 @@ pub struct Notice {
 #[derive(Debug)]
 pub struct Output {
     first: RecordNumber,
+    bytes: usize,
     /// Records to append, in order, as one append.
     pub records: Vec<Record>,
     /// Frames to send, in order.
@@ -62,11 +63,12 @@ impl Output {
     /// An empty output for a journal whose next record has this number.
     #[must_use]
     pub fn new(next: RecordNumber) -> Self {
-        Self { first: next, records: Vec::new(), sends: Vec::new(), notices: Vec::new() }
+        Self { first: next, bytes: 0, records: Vec::new(), sends: Vec::new(), notices: Vec::new() }
     }
 
     /// Stages a record; returns the number it will have.
     pub fn record(&mut self, kind: u16, payload: Vec<u8>) -> RecordNumber {
+        self.bytes += payload.len();
         self.records.push(Record { kind, payload: Bytes::from(payload) });
         self.last()
     }
@@ -80,7 +82,7 @@ impl Output {
     /// Bytes staged.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.records.iter().map(|r| r.payload.len()).sum()
+        self.bytes
     }
 
     pub(crate) fn send(&mut self, peer: AuthorityId, class: Priority, what: Payload) {

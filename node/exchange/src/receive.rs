@@ -16,12 +16,11 @@ impl Exchange {
     pub fn frame(&mut self, peer: AuthorityId, bytes: &[u8], ctx: &mut Context<'_>) -> Result<(), Error> {
         let link = self.links.get(&peer).ok_or(Error::NotANeighbour(peer))?;
         let frame = Frame::from_bytes(bytes)?;
-        let needs_hello = link.up == Some(LinkKind::Session) && !link.greeted;
-        if needs_hello && !matches!(frame, Frame::Hello { .. }) {
+        if link.refused && !matches!(frame, Frame::Hello { .. }) {
             return Err(Error::NotANeighbour(peer));
         }
         match frame {
-            Frame::Hello { low, high, authority, .. } => self.hello(peer, low, high, authority),
+            Frame::Hello { low, high, authority, heard, .. } => self.hello(peer, (low, high), authority, heard, ctx),
             Frame::Batch { floor, bytes } => self.batch(peer, floor, &bytes, ctx),
             Frame::Durable { lane, position } => {
                 if let Some(link) = self.links.get_mut(&peer) {
@@ -40,15 +39,25 @@ impl Exchange {
         Ok(())
     }
 
-    fn hello(&mut self, peer: AuthorityId, low: u16, high: u16, authority: AuthorityId) -> Result<(), Error> {
+    fn hello(
+        &mut self,
+        peer: AuthorityId,
+        (low, high): (u16, u16),
+        authority: AuthorityId,
+        heard: bool,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
         if authority != peer {
             return Err(Error::NotANeighbour(authority));
         }
-        if !(low..=high).contains(&PROTOCOL_VERSION) {
+        let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
+        link.refused = !(low..=high).contains(&PROTOCOL_VERSION);
+        if link.refused {
             return Err(Error::Version { low, high, ours: PROTOCOL_VERSION });
         }
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.greeted = true;
+        link.greeted = true;
+        if !heard {
+            self.say_hello(peer, ctx);
         }
         Ok(())
     }
@@ -89,7 +98,9 @@ impl Exchange {
             return Err(Error::Fork { lane });
         }
         let chain = self.chains.entry(lane).or_default();
-        if !member {
+        // A relay that has forgotten the lane takes its place from the first batch that the sender still holds: its floor
+        // is then what the batch itself, signed, says comes before it.
+        if !member && floor == view.statement.previous {
             chain.raise_to(floor);
         }
         let (verdict, have) = (chain.judge(&view.statement, view.digest), chain.position());

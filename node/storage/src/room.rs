@@ -190,7 +190,8 @@ impl Storage {
             .filter(|s| s.collector != self.me)
             .filter(|s| {
                 let last = self.collected_at.get(&s.id).copied().unwrap_or(0);
-                now_please || now.saturating_sub(last) >= s.every_seconds * 1000
+                // A last time in the future means that the clock went back.
+                now_please || now < last || now - last >= s.every_seconds * 1000
             })
             .cloned()
             .collect();

@@ -1,0 +1,126 @@
+//! Status, health and metrics. Health means progress: a node whose core stands still is not healthy, whatever answers.
+
+use crate::{Node, Problem};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jincai_core::Core;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// A core that has not moved for this long is not healthy.
+const SILENCE: u64 = 5_000;
+
+pub(crate) async fn front() -> &'static str {
+    "jincai gateway node. The API is under /api/v1 and needs the node's token; health is under /healthz.\n"
+}
+
+pub(crate) async fn health(State(node): State<Node>) -> Response {
+    let silence = node.silence();
+    let healthy = silence < SILENCE;
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "healthy": healthy, "milliseconds_since_progress": silence }))).into_response()
+}
+
+pub(crate) async fn ready(State(node): State<Node>) -> Response {
+    match node.call(|core, _, _| core.durable()).await {
+        Ok(durable) => Json(json!({ "ready": true, "durable": durable })).into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Name, help and value of every counter.
+fn counters(core: &Core) -> Vec<(&'static str, &'static str, u64)> {
+    let c = core.exchange().counters();
+    vec![
+        ("messages_submitted", "Messages submitted here.", c.messages_submitted),
+        ("messages_applied", "Messages applied here.", c.messages_applied),
+        ("messages_refused", "Messages refused here for their meaning.", c.messages_refused),
+        ("batches_sealed", "Batches sealed here.", c.batches_sealed),
+        ("batches_received", "Batches received from neighbours.", c.batches_received),
+        ("batches_sent", "Batches sent to neighbours, repetitions included.", c.batches_sent),
+        ("bytes_received", "Bytes of batches received.", c.bytes_received),
+        ("bytes_sent", "Bytes of batches sent.", c.bytes_sent),
+        ("duplicates_dropped", "Batches received again and dropped.", c.duplicates_dropped),
+        ("gaps_asked", "Times something missing was asked for.", c.gaps_asked),
+        ("gaps_unserved", "Times a neighbour asked for what is no longer held.", c.gaps_unserved),
+        ("batches_bad", "Batches that failed authentication.", c.batches_bad),
+        ("batches_not_yet", "Batches that could not be judged yet.", c.batches_not_yet),
+        ("forks", "Lanes found with two continuations.", c.forks),
+        ("resends", "Times a lane was sent again.", c.resends),
+        ("receipts_sent", "Signed receipt lists sent.", c.receipts_sent),
+        ("receipts_received", "Signed receipt lists received.", c.receipts_received),
+        ("slots_received", "Newer slots received.", c.slots_received),
+    ]
+}
+
+pub(crate) async fn status(State(node): State<Node>) -> Result<Json<Value>, Problem> {
+    let status = node
+        .call(|core, now, _| {
+            let exchange = core.exchange();
+            let counters: serde_json::Map<String, Value> =
+                counters(core).into_iter().map(|(name, _, value)| (name.to_owned(), json!(value))).collect();
+            let links: Vec<Value> = exchange
+                .links()
+                .into_iter()
+                .map(|l| json!({ "peer": l.peer, "up": l.up, "batches": l.batches, "bytes": l.bytes, "last_receipt": l.last_receipt }))
+                .collect();
+            json!({
+                "authority": exchange.authority(),
+                "epoch": exchange.epoch().to_string(),
+                "time": now,
+                "durable": core.durable(),
+                "links": links,
+                "dictionary": core.rooms().dictionary.status(),
+                "tables": core.rooms().storage.specs().map(|s| s.table.clone()).collect::<Vec<_>>(),
+                "parts": core.rooms().storage.parts().count(),
+                "notes": core.rooms().inbox.count(),
+                "authorities": exchange.directory().tree().all().collect::<Vec<_>>(),
+                "counters": counters,
+            })
+        })
+        .await?;
+    Ok(Json(status))
+}
+
+pub(crate) async fn metrics(State(node): State<Node>) -> Result<Response, Problem> {
+    let text = node
+        .call(|core, now, _| {
+            let mut out = String::new();
+            for (name, help, value) in counters(core) {
+                write_metric(&mut out, &format!("jincai_{name}_total"), help, "counter", &[("", value)]);
+            }
+            let links = core.exchange().links();
+            let labelled = |value: &dyn Fn(&jincai_exchange::LinkReport) -> u64| -> Vec<(String, u64)> {
+                links.iter().map(|l| (format!("{{peer=\"{}\"}}", l.peer), value(l))).collect()
+            };
+            let gauges: [(&str, &str, Vec<(String, u64)>); 4] = [
+                ("jincai_link_up", "Whether a neighbour can be reached.", labelled(&|l| u64::from(l.up))),
+                ("jincai_custody_batches", "Batches in custody for a neighbour.", labelled(&|l| l.batches)),
+                ("jincai_custody_bytes", "Bytes in custody for a neighbour.", labelled(&|l| l.bytes)),
+                (
+                    "jincai_receipt_age_milliseconds",
+                    "Time since a neighbour last signed for something.",
+                    labelled(&|l| if l.last_receipt == 0 { 0 } else { now.saturating_sub(l.last_receipt) }),
+                ),
+            ];
+            for (name, help, samples) in &gauges {
+                let samples: Vec<(&str, u64)> = samples.iter().map(|(label, value)| (label.as_str(), *value)).collect();
+                write_metric(&mut out, name, help, "gauge", &samples);
+            }
+            write_metric(&mut out, "jincai_durable_record", "Last durable record.", "gauge", &[("", core.durable())]);
+            out
+        })
+        .await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+/// The Prometheus text exposition format, version 0.0.4.
+fn write_metric(out: &mut String, name: &str, help: &str, kind: &str, samples: &[(&str, u64)]) {
+    let mut write = || -> std::fmt::Result {
+        writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
+        samples.iter().try_for_each(|(labels, value)| writeln!(out, "{name}{labels} {value}"))
+    };
+    write().expect("writing into a String cannot fail");
+}

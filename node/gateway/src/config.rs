@@ -1,0 +1,233 @@
+//! The node's configuration: one TOML file, every key documented in conf/node.toml, unknown keys refused.
+
+use crate::error::Error;
+use jincai_policies::LinkPolicy;
+use jincai_types::AuthorityId;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// A node's configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The hosted authority.
+    pub(crate) authority: AuthorityId,
+    /// Data directory; relative to this file.
+    pub(crate) data: PathBuf,
+    /// HTTP API.
+    pub(crate) http: Http,
+    /// QUIC, if the node speaks it.
+    #[serde(default)]
+    pub(crate) quic: Option<Quic>,
+    /// Neighbours.
+    #[serde(default)]
+    pub(crate) link: Vec<Link>,
+    /// How links behave.
+    #[serde(default)]
+    pub(crate) policy: LinkPolicy,
+    /// The journal.
+    #[serde(default)]
+    pub(crate) journal: Journal,
+    /// Logs.
+    #[serde(default)]
+    pub(crate) log: Log,
+}
+
+/// Where the API listens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Http {
+    /// Address; loopback unless a proxy with TLS stands before it.
+    pub(crate) listen: SocketAddr,
+}
+
+/// QUIC.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Quic {
+    /// UDP address.
+    pub(crate) listen: SocketAddr,
+}
+
+/// One neighbour.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Link {
+    /// Who.
+    pub(crate) peer: AuthorityId,
+    /// Over what.
+    pub(crate) transport: Transport,
+    /// QUIC: host:port to dial; without it the neighbour dials us.
+    #[serde(default)]
+    pub(crate) address: Option<String>,
+    /// File drop: the directory we put files into.
+    #[serde(default)]
+    pub(crate) outgoing: Option<PathBuf>,
+    /// File drop: the directory we fetch files from.
+    #[serde(default)]
+    pub(crate) incoming: Option<PathBuf>,
+}
+
+/// The transports of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transport {
+    /// QUIC with mutual TLS.
+    Quic,
+    /// Files in two directories.
+    Drop,
+}
+
+/// The journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Journal {
+    /// Length of a segment in MiB; 1 to 1024.
+    pub(crate) segment_mib: u64,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { segment_mib: 64 }
+    }
+}
+
+/// Logs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    /// error, warn, info, debug or trace, or a filter such as `info,jincai_transports=debug`.
+    pub(crate) level: String,
+    /// Whether lines are JSON.
+    pub(crate) json: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), json: false }
+    }
+}
+
+/// Environment variables that override keys.
+const OVERRIDES: [(&str, &str); 4] = [
+    ("JINCAI_DATA", "data"),
+    ("JINCAI_HTTP_LISTEN", "http.listen"),
+    ("JINCAI_QUIC_LISTEN", "quic.listen"),
+    ("JINCAI_LOG_LEVEL", "log.level"),
+];
+
+impl Config {
+    /// Reads and checks a file, with the environment's overrides; paths in it count from the file's directory.
+    pub(crate) fn load(path: &Path) -> Result<Self, Error> {
+        let wrong = |reason: String| Error::Config { path: path.to_owned(), reason };
+        let text = String::from_utf8(crate::error::read(path)?).map_err(|_| wrong("not UTF-8".into()))?;
+        let mut table: toml::Table = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        for (variable, key) in OVERRIDES {
+            if let Some(value) = environment(variable) {
+                set(&mut table, key, value);
+            }
+        }
+        let mut config: Self = table.try_into().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+        let base = path.parent().unwrap_or_else(|| Path::new("."));
+        config.data = base.join(&config.data);
+        for link in &mut config.link {
+            link.outgoing = link.outgoing.take().map(|p| base.join(p));
+            link.incoming = link.incoming.take().map(|p| base.join(p));
+        }
+        config.check().map_err(wrong)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(fault) = self.policy.fault() {
+            return Err(format!("policy: {fault}"));
+        }
+        if !(1..=1024).contains(&self.journal.segment_mib) {
+            return Err("journal.segment_mib must lie between 1 and 1024".into());
+        }
+        if !self.http.listen.ip().is_loopback() {
+            return Err("http.listen must be a loopback address: put a proxy with TLS before it to serve others".into());
+        }
+        for (index, link) in self.link.iter().enumerate() {
+            let peer = link.peer;
+            if peer == self.authority || self.link[..index].iter().any(|l| l.peer == peer) {
+                return Err(format!("link {peer}: it stands twice, or is this node itself"));
+            }
+            match link.transport {
+                Transport::Quic if self.quic.is_none() => return Err(format!("link {peer}: quic.listen is missing")),
+                Transport::Drop if link.outgoing.is_none() || link.incoming.is_none() => {
+                    return Err(format!("link {peer}: outgoing and incoming directories are wanted"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A file in the data directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.data.join(name)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "configuration is the one place that reads the environment")]
+fn environment(variable: &str) -> Option<String> {
+    std::env::var(variable).ok()
+}
+
+fn set(table: &mut toml::Table, key: &str, value: String) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.into(), toml::Value::String(value));
+        }
+        Some((section, key)) => {
+            let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            if let Some(section) = section.as_table_mut() {
+                section.insert(key.into(), toml::Value::String(value));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, Error> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("node.toml");
+        std::fs::write(&path, text).expect("written");
+        Config::load(&path)
+    }
+
+    const GOOD: &str = "authority = \"370502000\"\ndata = \"data\"\n[http]\nlisten = \"127.0.0.1:0\"\n";
+
+    #[test]
+    fn unknown_and_impossible_keys_are_refused() {
+        assert!(load(GOOD).is_ok());
+        for bad in [
+            &format!("{GOOD}[qick]\n"),
+            &GOOD.replace("127.0.0.1", "0.0.0.0"),
+            &GOOD.replace("370502000", "37050200"),
+            &format!("{GOOD}[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n"),
+            &format!("{GOOD}[[link]]\npeer = \"370000000\"\ntransport = \"drop\"\n"),
+            &format!("{GOOD}[journal]\nsegment_mib = 0\n"),
+        ] {
+            let error = load(bad).expect_err(bad);
+            assert_eq!(error.code(), "JC-1901", "{error}");
+        }
+    }
+
+    #[test]
+    fn every_example_configuration_is_read() {
+        let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conf");
+        let mut files = vec![conf.join("node.toml")];
+        files.extend(std::fs::read_dir(conf.join("demo")).expect("conf/demo").map(|e| e.expect("entry").path()));
+        for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "toml")) {
+            if !file.ends_with("spec.toml") {
+                Config::load(file).expect("an example configuration");
+            }
+        }
+    }
+}

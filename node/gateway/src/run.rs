@@ -1,0 +1,157 @@
+//! `jincai run`: opens the journal, starts the core's thread, the links and the API, and stops them in order.
+
+use crate::clock;
+use crate::config::Config;
+use crate::enrol::{self, Enrolment};
+use crate::error::{Error, read, write_private};
+use crate::links::Links;
+use crate::shell::{Durable, Input, QUEUE, Shell};
+use jincai_console::{Call, Node, router};
+use jincai_core::{Core, Event, node_setup};
+use jincai_crypto::{Entropy, SystemEntropy, sha256};
+use jincai_journal::{DirBlobs, DirDisk, Engine, Journal};
+use jincai_tables::Tables;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// Milliseconds between ticks of the core.
+const TICK: Duration = Duration::from_millis(50);
+/// Calls that may wait.
+const CALLS: usize = 256;
+/// A table engine that nobody asked for so long gives its memory back.
+const SQL_IDLE: Duration = Duration::from_secs(5);
+
+/// A running node.
+pub(crate) struct Running {
+    /// Its API's address.
+    pub(crate) address: std::net::SocketAddr,
+    inputs: mpsc::Sender<Input>,
+    core: std::thread::JoinHandle<Result<(), Error>>,
+    ended: watch::Receiver<bool>,
+    transports: crate::links::Transports,
+}
+
+/// Starts a node.
+pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
+    let enrolment = Enrolment::load(config)?;
+    let keys = enrol::keys(config)?;
+    let token = sha256(String::from_utf8_lossy(&read(&config.file("token"))?).trim().as_bytes());
+    let disk = DirDisk::open(&config.file("journal"))?;
+    let blobs = Arc::new(DirBlobs::open(&config.file("blobs"))?);
+    let mut entropy = SystemEntropy::default();
+    let settings = jincai_journal::Config {
+        segment_bytes: config.journal.segment_mib << 20,
+        salt: entropy.number()?,
+        ..jincai_journal::Config::default()
+    };
+    let (engine, recovery) = Engine::open(disk, settings)?;
+    if let Some(quarantine) = &recovery.quarantine {
+        return Err(Error::Stopped(format!("the journal is damaged and read-only: {quarantine:?}; restore it first")));
+    }
+    tracing::info!(last = recovery.last, clean = recovery.clean, cut = ?recovery.cut, "the journal is open");
+    let log = engine.reader();
+    let (inputs, receiver) = mpsc::channel(QUEUE);
+    let durable = Arc::new(Durable::default());
+    let tables = Arc::new(Tables::new(Arc::new(log.clone())));
+    let tls = keys.tls_identity();
+    let setup = node_setup(config.authority, keys, Box::new(entropy), enrolment.directory()?, config.policy.clone());
+    let core = Core::open(setup, blobs, recovery.clean, clock::now(), &log)?;
+    let journal = Journal::start(engine, Arc::clone(&durable).callback(inputs.clone()))?;
+    let (transports, links) = Links::start(config, &enrolment, tls, log.clone(), inputs.clone()).await?;
+    let progress = Arc::new(AtomicU64::new(clock::now()));
+    let shell = Shell {
+        core,
+        log,
+        journal,
+        durable,
+        tables: Arc::clone(&tables),
+        links,
+        progress: Arc::clone(&progress),
+        waiting: VecDeque::new(),
+        unsealed: Vec::new(),
+    };
+    let (end, ended) = watch::channel(false);
+    let spawned = std::thread::Builder::new().name("core".into()).spawn(move || {
+        let result = shell.run(receiver);
+        // Nobody listening means that the node is stopping anyway.
+        drop(end.send(true));
+        result
+    });
+    let core = spawned.map_err(|source| Error::System { what: "the core's thread", source })?;
+    tokio::spawn(tick(inputs.clone()));
+    tokio::spawn(release_idle(Arc::clone(&tables)));
+    let (calls, queue) = mpsc::channel(CALLS);
+    tokio::spawn(forward(queue, inputs.clone()));
+    let node = Node::new(calls, tables, token, progress, clock::now);
+    let bind = |source| Error::System { what: "http.listen", source };
+    let listener = TcpListener::bind(config.http.listen).await.map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+    tokio::spawn(async move { axum::serve(listener, router(node)).await });
+    write_private(&config.file("address"), address.to_string().as_bytes())?;
+    tracing::info!(authority = %config.authority, %address, "the node runs");
+    Ok(Running { address, inputs, core, ended, transports })
+}
+
+impl Running {
+    /// Waits until the node stops by itself, which is always an error, or until `stop` says so.
+    pub(crate) async fn until(mut self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        tokio::select! {
+            () = stop => {}
+            _ = self.ended.wait_for(|ended| *ended) => {}
+        }
+        tracing::info!("stopping: what was accepted is being made durable");
+        // A closed queue means that the core has ended already.
+        drop(self.inputs.send(Input::Stop).await);
+        let core = self.core;
+        let joined = tokio::task::spawn_blocking(move || core.join()).await;
+        self.transports.close().await;
+        match joined {
+            Ok(Ok(result)) => result,
+            _ => Err(Error::Stopped("the core panicked; see the log".into())),
+        }
+    }
+}
+
+async fn tick(inputs: mpsc::Sender<Input>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while inputs.send(Input::Event(Event::Tick)).await.is_ok() {
+        interval.tick().await;
+    }
+}
+
+async fn release_idle(tables: Arc<Tables>) {
+    let mut interval = tokio::time::interval(SQL_IDLE);
+    loop {
+        interval.tick().await;
+        tables.release();
+    }
+}
+
+async fn forward(mut calls: mpsc::Receiver<Call>, inputs: mpsc::Sender<Input>) {
+    while let Some(call) = calls.recv().await {
+        if inputs.send(Input::Call(call)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) async fn run(config: &Config) -> Result<(), Error> {
+    let system = |source| Error::System { what: "signals", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    let node = start(config).await?;
+    node.until(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await
+}

@@ -1,0 +1,190 @@
+//! The core's thread: takes events and calls from one bounded queue, drives the sans-IO core, hands its records to the
+//! journal's writer, and carries out what became durable.
+//!
+//! The durable position comes from the journal's thread through an atomic number, never through the queue, so that neither
+//! thread can wait for the other.
+
+use crate::clock;
+use crate::error::Error;
+use crate::links::Links;
+use jincai_console::Call;
+use jincai_core::{Action, Core, Event};
+use jincai_exchange::Notice;
+use jincai_journal::{Journal, Reader};
+use jincai_tables::Tables;
+use jincai_types::RecordNumber;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::mpsc;
+
+/// Events and calls that may wait.
+pub(crate) const QUEUE: usize = 4096;
+/// A turn ends after so many inputs, or so many bytes of records, at the latest.
+const TURN_INPUTS: usize = 512;
+const TURN_BYTES: usize = 4 << 20;
+
+/// What the core's thread is told.
+pub(crate) enum Input {
+    /// Something happened.
+    Event(Event),
+    /// Somebody wants something done.
+    Call(Call),
+    /// The journal moved.
+    Wake,
+    /// Finish what is under way and close the journal.
+    Stop,
+}
+
+/// What the journal's thread and the core's share.
+#[derive(Debug, Default)]
+pub(crate) struct Durable {
+    number: AtomicU64,
+    failed: AtomicBool,
+}
+
+impl Durable {
+    /// The journal's callback.
+    pub(crate) fn callback(
+        self: Arc<Self>,
+        wake: mpsc::Sender<Input>,
+    ) -> Box<dyn FnMut(Result<RecordNumber, jincai_journal::Error>) + Send> {
+        Box::new(move |durable| {
+            match durable {
+                Ok(number) => self.number.store(number, Ordering::Release),
+                Err(error) => {
+                    tracing::error!(code = error.code(), %error, "the journal failed; the node stops");
+                    self.failed.store(true, Ordering::Release);
+                }
+            }
+            // A full queue means that the core is awake and will look by itself.
+            drop(wake.try_send(Input::Wake));
+        })
+    }
+}
+
+type Release = Box<dyn FnOnce() + Send>;
+
+/// The core and everything that its thread owns.
+pub(crate) struct Shell {
+    pub(crate) core: Core,
+    pub(crate) log: Reader,
+    pub(crate) journal: Journal,
+    pub(crate) durable: Arc<Durable>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) links: Links,
+    pub(crate) progress: Arc<AtomicU64>,
+    /// Answers that wait for a record to be durable.
+    pub(crate) waiting: VecDeque<(RecordNumber, Release)>,
+    /// Answers whose messages are not in a record yet.
+    pub(crate) unsealed: Vec<Release>,
+}
+
+impl Shell {
+    /// Runs until told to stop, or until the node must stop.
+    pub(crate) fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> Result<(), Error> {
+        let mut stop = false;
+        while !stop {
+            let Some(first) = inputs.blocking_recv() else { break };
+            stop = self.take(first)?;
+            for _ in 0..TURN_INPUTS {
+                if stop || self.core.staged_bytes() > TURN_BYTES {
+                    break;
+                }
+                match inputs.try_recv() {
+                    Ok(input) => stop = self.take(input)?,
+                    Err(_) => break,
+                }
+            }
+            self.end_turn()?;
+        }
+        self.finish()
+    }
+
+    fn take(&mut self, input: Input) -> Result<bool, Error> {
+        let now = clock::now();
+        self.progress.store(now, Ordering::Relaxed);
+        match input {
+            Input::Event(event) => self.step(event)?,
+            Input::Call(call) => {
+                let release = (call.run)(&mut self.core, now, &self.log);
+                if self.core.has_unsealed() {
+                    self.unsealed.push(release);
+                } else {
+                    self.waiting.push_back((self.core.staged(), release));
+                }
+            }
+            Input::Wake => {}
+            Input::Stop => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    fn step(&mut self, event: Event) -> Result<(), Error> {
+        match self.core.step(clock::now(), event, &self.log) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_fatal() => Err(Error::Stopped(error.to_string())),
+            Err(error) => {
+                tracing::warn!(code = error.code(), %error, "an event was refused");
+                Ok(())
+            }
+        }
+    }
+
+    fn end_turn(&mut self) -> Result<(), Error> {
+        if self.durable.failed.load(Ordering::Acquire) {
+            return Err(Error::Stopped("the journal cannot be written; see the log".into()));
+        }
+        let durable = self.durable.number.load(Ordering::Acquire);
+        if durable > self.core.durable() {
+            self.step(Event::Durable(durable))?;
+        }
+        let turn = self.core.turn(clock::now(), &self.log)?;
+        if !turn.records.is_empty() {
+            self.journal.append(turn.records)?;
+        }
+        if !self.core.has_unsealed() {
+            let staged = self.core.staged();
+            self.waiting.extend(self.unsealed.drain(..).map(|release| (staged, release)));
+        }
+        turn.notices.iter().for_each(tell);
+        for action in turn.actions {
+            match action {
+                Action::Send(send) => self.links.send(send),
+                Action::Table(effect) => {
+                    if let Err(error) = self.tables.apply(effect) {
+                        tracing::error!(code = error.code(), %error, "a table could not be changed");
+                    }
+                }
+            }
+        }
+        let durable = self.core.durable();
+        while self.waiting.front().is_some_and(|(after, _)| *after <= durable) {
+            if let Some((_, release)) = self.waiting.pop_front() {
+                release();
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends what is left, syncs, and writes the closing mark; answers that waited for it go out.
+    fn finish(mut self) -> Result<(), Error> {
+        self.end_turn()?;
+        while self.core.has_unsealed() {
+            // Messages gather while a commit is in flight; the next turn after it seals them.
+            std::thread::yield_now();
+            self.end_turn()?;
+        }
+        self.journal.close()?;
+        self.waiting.into_iter().for_each(|(_, release)| release());
+        Ok(())
+    }
+}
+
+fn tell(notice: &Notice) {
+    if notice.alarm {
+        tracing::error!(code = notice.code, "{}", notice.text);
+    } else {
+        tracing::info!(code = notice.code, "{}", notice.text);
+    }
+}

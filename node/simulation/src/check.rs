@@ -1,0 +1,187 @@
+//! The invariants, over what is durable: I1 nothing acknowledged is lost, I2 nothing is applied twice or out of order,
+//! I3 receipts only for what is durable, I4 one root per release, I7 collected partitions equal their source.
+
+use crate::node::Node;
+use crate::world::World;
+use jincai_core::{NOTE, note_id};
+use jincai_crypto::BatchView;
+use jincai_exchange::record::{self, EffectRecord, kind};
+use jincai_journal::Log;
+use jincai_storage::PartState;
+use jincai_types::{AuthorityId, Lane, LanePosition};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// I3, at every restart: whatever the node once called durable is in its journal.
+pub(crate) fn promises_kept(node: &Node) -> Result<(), String> {
+    let Some(running) = &node.running else { return Ok(()) };
+    let mut held: BTreeMap<Lane, BTreeSet<LanePosition>> = BTreeMap::new();
+    let mut fault = None;
+    let replayed = running.log.replay(1, &mut |stored| {
+        if stored.kind == kind::BATCH {
+            let read = record::split_batch_record(&stored.payload).map_err(|e| e.to_string());
+            match read.and_then(|(_, at)| {
+                BatchView::parse(&stored.payload[at..]).map(|v| (v.statement.lane, v.end())).map_err(|e| e.to_string())
+            }) {
+                Ok((lane, end)) => {
+                    held.entry(lane).or_default().insert(end);
+                }
+                Err(error) => fault = Some(error),
+            }
+        }
+        Ok(())
+    });
+    replayed.map_err(|e| format!("{}: {e}", node.id))?;
+    if let Some(error) = fault {
+        return Err(format!("{}: I3: a batch in the journal cannot be read: {error}", node.id));
+    }
+    for (lane, position) in &node.promised {
+        if !held.get(lane).is_some_and(|ends| ends.contains(position)) {
+            return Err(format!(
+                "{}: I3: it receipted {} of lane {lane}, which is not in its journal",
+                node.id, position.sequence
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing waits anywhere: no custody, no message unsealed, no partition unsent, every node on the last release.
+pub(crate) fn is_settled(world: &World) -> bool {
+    unsettled(world).is_empty()
+}
+
+/// What still waits, for people.
+pub(crate) fn unsettled(world: &World) -> String {
+    let mut out = Vec::new();
+    let release =
+        world.nodes[0].running.as_ref().map(|r| r.core.rooms().dictionary.status().first().map_or(0, |l| l.number));
+    for node in &world.nodes {
+        let Some(running) = &node.running else {
+            out.push(format!("{} is down", node.id));
+            continue;
+        };
+        let exchange = running.core.exchange();
+        for link in exchange.links() {
+            if link.batches > 0 {
+                let lanes: Vec<String> = link.lanes.iter().map(|(lane, n, _)| format!("{lane}:{n}")).collect();
+                out.push(format!("{} holds {} for {} (up: {})", node.id, lanes.join(" "), link.peer, link.up));
+            }
+        }
+        for lane in exchange.inbound() {
+            if lane.waiting > 0 {
+                out.push(format!("{}: lane {} waits for {:?}", node.id, lane.lane, lane.blocked));
+            }
+        }
+        let known = running.core.rooms().dictionary.status().first().map_or(0, |l| l.number);
+        if Some(known) != release {
+            out.push(format!("{} is on release {known}, the ministry on {release:?}", node.id));
+        }
+        let storage = &running.core.rooms().storage;
+        if node.id != AuthorityId::MINISTRY && storage.parts().any(|(_, p)| p.state == PartState::Changed) {
+            out.push(format!("{} has partitions to be collected", node.id));
+        }
+    }
+    out.join("; ")
+}
+
+/// Messages that a node's journal says it applied, in order, by lane.
+fn applied(node: &Node) -> Result<BTreeMap<Lane, Vec<String>>, String> {
+    let Some(running) = &node.running else { return Ok(BTreeMap::new()) };
+    let mut out: BTreeMap<Lane, Vec<String>> = BTreeMap::new();
+    let end = running.core.durable();
+    running
+        .log
+        .replay(1, &mut |stored| {
+            if stored.kind == kind::EFFECT && stored.number <= end {
+                let effect: Result<EffectRecord, _> = record::from_body("effect", &stored.payload);
+                let note =
+                    effect.ok().filter(|e| e.room == NOTE).and_then(|e| Some((e.cause?.lane, note_id(&e.effect)?)));
+                if let Some((lane, id)) = note {
+                    out.entry(lane).or_default().push(id);
+                }
+            }
+            Ok(())
+        })
+        .map_err(|e| format!("{}: {e}", node.id))?;
+    Ok(out)
+}
+
+/// Everything at the end.
+pub(crate) fn final_checks(world: &mut World) {
+    let mut broken = Vec::new();
+    let mut seen: BTreeMap<String, AuthorityId> = BTreeMap::new();
+    for node in &world.nodes {
+        match applied(node) {
+            Ok(lanes) => {
+                for (lane, ids) in lanes {
+                    if ids.windows(2).any(|pair| pair[0] >= pair[1]) {
+                        broken.push(format!("I2: {}: lane {lane} was applied as {ids:?}", node.id));
+                    }
+                    for id in ids {
+                        if let Some(before) = seen.insert(id.clone(), node.id) {
+                            broken.push(format!("I2: {id} was applied at {before} and at {}", node.id));
+                        }
+                    }
+                }
+            }
+            Err(error) => broken.push(error),
+        }
+    }
+    for (id, to) in &world.acknowledged {
+        if seen.get(id) != Some(to) {
+            broken.push(format!("I1: {id} was acknowledged and is not applied at {to}"));
+        }
+    }
+    for (id, at) in &seen {
+        if world.submitted.get(id) != Some(at) {
+            broken.push(format!("I5: {id} was applied at {at}, and nobody sent it there"));
+        }
+    }
+    broken.extend(one_root_per_release(world));
+    broken.extend(collected_equals_source(world));
+    world.report.applied = seen.len() as u64;
+    world.report.broken.extend(broken);
+}
+
+fn one_root_per_release(world: &World) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut roots = BTreeMap::new();
+    for node in &world.nodes {
+        let Some(running) = &node.running else { continue };
+        for release in running.core.rooms().dictionary.releases("national") {
+            let root = *roots.entry(release.number).or_insert(release.root);
+            if root != release.root {
+                out.push(format!("I4: {} has another root for release {}", node.id, release.number));
+            }
+        }
+    }
+    out
+}
+
+fn collected_equals_source(world: &World) -> Vec<String> {
+    let mut out = Vec::new();
+    let Some(ministry) = &world.nodes[0].running else { return vec!["the ministry is down".into()] };
+    match ministry.core.reconcile(&ministry.log) {
+        Ok(lines) => {
+            out.extend(lines.iter().filter(|l| !l.equal).map(|l| format!("I7: {} differs from its totals", l.part)))
+        }
+        Err(error) => out.push(format!("I7: {error}")),
+    }
+    let here: BTreeMap<_, _> = ministry.core.rooms().storage.parts().collect();
+    for node in world.nodes.iter().skip(1) {
+        let Some(running) = &node.running else { continue };
+        for (id, part) in running.core.rooms().storage.parts() {
+            let same = here.get(id).is_some_and(|h| h.totals == part.totals && h.version == part.version);
+            if part.state == PartState::Sent && !same {
+                out.push(format!(
+                    "I7: {} of {} is not at the ministry as it stands at its source",
+                    part.version, node.id
+                ));
+            }
+            if let PartState::Refused(reason) = &part.state {
+                out.push(format!("I7: the ministry refused a partition of {}: {reason}", node.id));
+            }
+        }
+    }
+    out
+}
