@@ -49,7 +49,7 @@ struct Wraps {
     wraps: Vec<Wrap>,
 }
 
-#[derive(Clone, Encode, Decode)]
+#[derive(Clone, Debug, Encode, Decode)]
 struct Wrap {
     #[n(0)]
     recipient: AuthorityId,

@@ -128,7 +128,10 @@ pub(crate) async fn diff(State(node): State<Node>, Path(line): Path<String>, Que
         .await??;
     let mut comparison =
         tokio::task::spawn_blocking(move || compare(&old, &new)).await.map_err(|_| Problem::stopping())??;
-    comparison.shorten(LISTED);
+    comparison.added.truncate(LISTED);
+    comparison.removed.truncate(LISTED);
+    comparison.renamed.truncate(LISTED);
+    comparison.reparented.truncate(LISTED);
     Ok(Json(json!(comparison)))
 }
 

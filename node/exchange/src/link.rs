@@ -119,6 +119,13 @@ impl Link {
         self.queues.contains_key(lane)
     }
 
+    /// The last number that the neighbour confirmed, if anything of the lane is in custody.
+    pub(crate) fn confirmed(&self, lane: &Lane) -> Option<Sequence> {
+        let queue = self.queues.get(lane)?;
+        let first = queue.held.values().next()?;
+        Some(queue.confirmed.max(first.previous.key()).1)
+    }
+
     /// Batches and bytes in custody.
     pub(crate) fn backlog(&self) -> (u64, u64) {
         let held = self.queues.values().flat_map(|q| q.held.values());

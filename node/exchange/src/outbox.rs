@@ -76,6 +76,11 @@ impl Outbox {
         self.lanes.entry(lane).or_default().position = end;
     }
 
+    /// The end of a lane that begins here.
+    pub(crate) fn position(&self, lane: &Lane) -> LanePosition {
+        self.lanes.get(lane).map(|l| l.position).unwrap_or_default()
+    }
+
     /// The end of every lane that begins here.
     pub(crate) fn positions(&self) -> impl Iterator<Item = (&Lane, &LanePosition)> {
         self.lanes.iter().map(|(lane, l)| (lane, &l.position))

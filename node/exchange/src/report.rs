@@ -68,6 +68,14 @@ impl Exchange {
         self.links.iter().map(report).collect()
     }
 
+    /// Up to which message of one of our lanes a neighbour has said that it holds it durably.
+    #[must_use]
+    pub fn confirmed(&self, peer: AuthorityId, lane: &Lane) -> u64 {
+        let confirmed = self.links.get(&peer).and_then(|link| link.confirmed(lane));
+        // Nothing in custody: whatever was sealed has been signed for.
+        confirmed.unwrap_or_else(|| self.outbox.position(lane).sequence)
+    }
+
     /// Lanes that end here.
     #[must_use]
     pub fn inbound(&self) -> Vec<InboundReport> {

@@ -30,6 +30,8 @@ const SQL_IDLE: Duration = Duration::from_secs(5);
 pub(crate) struct Running {
     /// Its API's address.
     pub(crate) address: std::net::SocketAddr,
+    /// The way to its core.
+    pub(crate) node: Node,
     inputs: mpsc::Sender<Input>,
     core: std::thread::JoinHandle<Result<(), Error>>,
     ended: watch::Receiver<bool>,
@@ -91,10 +93,11 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let bind = |source| Error::System { what: "http.listen", source };
     let listener = TcpListener::bind(config.http.listen).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
-    tokio::spawn(async move { axum::serve(listener, router(node)).await });
+    let api = node.clone();
+    tokio::spawn(async move { axum::serve(listener, router(api)).await });
     write_private(&config.file("address"), address.to_string().as_bytes())?;
     tracing::info!(authority = %config.authority, %address, "the node runs");
-    Ok(Running { address, inputs, core, ended, transports })
+    Ok(Running { address, node, inputs, core, ended, transports })
 }
 
 impl Running {

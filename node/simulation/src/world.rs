@@ -53,6 +53,13 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let network = self.lost + self.duplicated + self.reordered + self.altered + self.link_breaks;
+        network + self.crashes + self.clock_jumps
+    }
+
     /// Adds another world's.
     pub fn add(&mut self, other: &Self) {
         self.lost += other.lost;

@@ -1,0 +1,313 @@
+//! The command line's words.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A gateway node for public finance: dictionary releases down, standard-storage data up.
+#[derive(Parser)]
+#[command(name = "jincai", version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which node, and in which form to print.
+#[derive(Args, Clone)]
+pub(crate) struct Node {
+    /// The node's configuration.
+    #[arg(long, short, default_value = "jincai.toml", global = true)]
+    pub(crate) config: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Make keys, the API token and the request to the superior.
+    Init(Node),
+    /// Enrol a node with its superior.
+    #[command(subcommand)]
+    Enrol(Enrol),
+    /// Run the node until SIGTERM.
+    Run(Node),
+    /// Show what the node does.
+    Status(Node),
+    /// Say what is wrong with a node, running or not.
+    Doctor(Node),
+    /// Look at a configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// The data dictionary.
+    #[command(subcommand)]
+    Dict(Dict),
+    /// Collection specs.
+    #[command(subcommand)]
+    Spec(SpecCommand),
+    /// Write rows of a CSV file into a table.
+    Load {
+        #[command(flatten)]
+        node: Node,
+        /// The table.
+        table: String,
+        /// The CSV file.
+        file: PathBuf,
+        /// all: one bad row refuses the file; good: good rows are written, bad ones are named.
+        #[arg(long, default_value = "all")]
+        mode: String,
+    },
+    /// Collection upward.
+    #[command(subcommand)]
+    Collect(Collect),
+    /// Ask the node's tables.
+    Sql {
+        #[command(flatten)]
+        node: Node,
+        /// One SELECT statement.
+        query: String,
+        /// The form of the answer.
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+    },
+    /// Neighbours and what is in custody for them.
+    #[command(subcommand)]
+    Queue(Queue),
+    /// Exported messages.
+    #[command(subcommand)]
+    Envelope(Envelope),
+    /// The journal of a node that is not running.
+    #[command(subcommand)]
+    Journal(Journal),
+    /// Four nodes, real data, a kill on the way; every step checked.
+    Demo {
+        /// Leave the nodes running at the end.
+        #[arg(long)]
+        keep: bool,
+        /// Where to put configurations, data and logs (default: a new directory below the system's temporary one).
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Measure; the same code path as production, fsync included.
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Simulate worlds of nodes under faults, by seed.
+    Sim {
+        /// Nodes in a world, 3 to 60.
+        #[arg(long, default_value_t = 7)]
+        nodes: usize,
+        /// Virtual days of workload, 1 to 31; without it each world works for 40 virtual seconds.
+        #[arg(long)]
+        days: Option<u64>,
+        /// Seeds A..B, both included.
+        #[arg(long)]
+        seeds: String,
+        /// Which faults: all or none.
+        #[arg(long, default_value = "all")]
+        faults: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Enrol {
+    /// At the superior: turn an inferior's request into a bundle.
+    Sign {
+        #[command(flatten)]
+        node: Node,
+        /// The inferior's enrolment.request.
+        #[arg(long)]
+        request: PathBuf,
+        /// Where to put the bundle.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// At the inferior: take the bundle in.
+    Accept {
+        #[command(flatten)]
+        node: Node,
+        /// The superior's bundle.
+        bundle: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration and print it with its defaults.
+    Check(Node),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Dict {
+    /// Put a CSV file (code,name,level,parent) into the draft as a code set.
+    Import {
+        #[command(flatten)]
+        node: Node,
+        /// The code set.
+        set: String,
+        /// The file.
+        file: PathBuf,
+        /// The set's name for people.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// The line.
+        #[arg(long, default_value = "national")]
+        line: String,
+    },
+    /// Make the draft the next release and send it down.
+    Release {
+        #[command(flatten)]
+        node: Node,
+        /// From which day it counts, YYYY-MM-DD.
+        #[arg(long)]
+        effective_from: String,
+        /// A note for people.
+        #[arg(long, default_value = "")]
+        note: String,
+        /// Why, if it removes much.
+        #[arg(long)]
+        reason: Option<String>,
+        /// The line.
+        #[arg(long, default_value = "national")]
+        line: String,
+    },
+    /// Differences of two releases, or of two CSV files.
+    Diff {
+        #[command(flatten)]
+        node: Node,
+        /// A release number or a CSV file.
+        a: String,
+        /// A release number or a CSV file.
+        b: String,
+        /// The line.
+        #[arg(long, default_value = "national")]
+        line: String,
+    },
+    /// One code.
+    Get {
+        #[command(flatten)]
+        node: Node,
+        /// The code set.
+        set: String,
+        /// The code.
+        code: String,
+        /// As of which release (default: the last).
+        #[arg(long)]
+        release: Option<u64>,
+        /// The line.
+        #[arg(long, default_value = "national")]
+        line: String,
+    },
+    /// The releases held here.
+    Show {
+        #[command(flatten)]
+        node: Node,
+        /// The line.
+        #[arg(long, default_value = "national")]
+        line: String,
+    },
+    /// Compute the last release's root again from every code.
+    Verify {
+        #[command(flatten)]
+        node: Node,
+        /// The line.
+        #[arg(long, default_value = "national")]
+        line: String,
+    },
+    /// The lines, their release numbers and root hashes.
+    Status(Node),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SpecCommand {
+    /// Release a spec (a TOML file) to every authority below.
+    Release {
+        #[command(flatten)]
+        node: Node,
+        /// The file.
+        file: PathBuf,
+    },
+    /// The specs in force here.
+    List(Node),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Collect {
+    /// Hand changed partitions over now.
+    Run(Node),
+    /// Partitions, their versions and where they stand.
+    Status(Node),
+    /// Hold every collected partition against what its source signed.
+    Reconcile(Node),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns.
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// JSON.
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Queue {
+    /// What is in custody, per neighbour and lane.
+    List(Node),
+    /// Messages refused here for their meaning.
+    Dead(Node),
+    /// Lanes that begin and end here.
+    Lanes(Node),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Envelope {
+    /// Export one of our messages as evidence.
+    Export {
+        #[command(flatten)]
+        node: Node,
+        /// The lane, such as «370502000>000000000/record» (see «queue lanes»).
+        lane: String,
+        /// The message's number on the lane.
+        sequence: u64,
+        /// Where to put it.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Verify evidence offline.
+    Verify {
+        /// The file.
+        file: PathBuf,
+        /// The fingerprint of the root to trust; without it the fingerprint found is printed for you to compare.
+        #[arg(long)]
+        root: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Journal {
+    /// Read everything and say what is damaged; nothing is written.
+    Verify(Node),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Durable, signed, encrypted 1 KiB messages from one process to another.
+    Relay {
+        /// The transport: quic.
+        #[arg(long, default_value = "quic")]
+        transport: String,
+        /// Messages.
+        #[arg(long, default_value_t = 200_000)]
+        messages: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}

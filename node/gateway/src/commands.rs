@@ -1,0 +1,362 @@
+//! What each command does.
+
+use crate::cli::{Bench, Cli, Collect, Command, ConfigCommand, Dict, Enrol, Envelope, Format, Journal, Node, Queue, SpecCommand};
+use crate::client::Client;
+use crate::config::Config;
+use crate::enrol::{self, Enrolment};
+use crate::error::{Error, read};
+use crate::output::{complain, progress, progress_done, say, show, table};
+use crate::{bench, demo, run};
+use jincai_crypto::verify_evidence;
+use jincai_journal::{DirDisk, MemoryBlobs};
+use jincai_storage::Spec;
+use serde_json::{Value, json};
+use std::path::Path;
+
+const CSV: &str = "text/csv";
+
+/// Carries a command out.
+pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
+    match cli.command {
+        Command::Init(node) => init(&node),
+        Command::Enrol(command) => enrolment(command),
+        Command::Run(node) => {
+            let config = Config::load(&node.config)?;
+            logs(&config)?;
+            runtime()?.block_on(run::run(&config))
+        }
+        Command::Status(node) => get(&node, "/api/v1/status"),
+        Command::Doctor(node) => doctor(&node),
+        Command::Config(ConfigCommand::Check(node)) => {
+            let config = Config::load(&node.config)?;
+            let text = toml::to_string(&config).map_err(|e| Error::Check(e.to_string()))?;
+            say(text.trim_end());
+            Ok(())
+        }
+        Command::Dict(command) => dictionary(command),
+        Command::Spec(SpecCommand::Release { node, file }) => {
+            let text = String::from_utf8_lossy(&read(&file)?).into_owned();
+            show(&client(&node)?.post_json("/api/v1/specs", &json!(spec(&text)?))?, node.json);
+            Ok(())
+        }
+        Command::Spec(SpecCommand::List(node)) => get(&node, "/api/v1/specs"),
+        Command::Load { node, table, file, mode } => {
+            let path = format!("/api/v1/tables/{table}/rows?mode={mode}");
+            let (status, value) = client(&node)?.post_any(&path, CSV, &read(&file)?)?;
+            show(&value, node.json);
+            if status == 200 { Ok(()) } else { Err(Error::Check("nothing was written".into())) }
+        }
+        Command::Collect(command) => match command {
+            Collect::Run(node) => post(&node, "/api/v1/collection"),
+            Collect::Status(node) => get(&node, "/api/v1/collection"),
+            Collect::Reconcile(node) => reconcile(&node),
+        },
+        Command::Sql { node, query, format } => sql(&node, &query, if node.json { Format::Json } else { format }),
+        Command::Queue(Queue::List(node)) => get(&node, "/api/v1/links"),
+        Command::Queue(Queue::Dead(node)) => get(&node, "/api/v1/dead-letters"),
+        Command::Queue(Queue::Lanes(node)) => get(&node, "/api/v1/lanes"),
+        Command::Envelope(command) => envelope(command),
+        Command::Journal(Journal::Verify(node)) => journal_verify(&node),
+        Command::Demo { keep, dir } => demo::run(keep, dir),
+        Command::Bench(Bench::Relay { transport, messages, json }) => bench::relay(&transport, messages, json),
+        Command::Sim { nodes, days, seeds, faults, json } => simulate(nodes, days, &seeds, &faults, json),
+    }
+}
+
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let built = builder.worker_threads(2).enable_all().build();
+    built.map_err(|source| Error::System { what: "the runtime", source })
+}
+
+fn logs(config: &Config) -> Result<(), Error> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
+        .map_err(|e| Error::Check(format!("log.level: {e}")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log.json { builder.json().init() } else { builder.with_ansi(false).init() }
+    Ok(())
+}
+
+fn client(node: &Node) -> Result<Client, Error> {
+    Client::of(&Config::load(&node.config)?)
+}
+
+fn get(node: &Node, path: &str) -> Result<(), Error> {
+    show(&client(node)?.get(path)?, node.json);
+    Ok(())
+}
+
+fn post(node: &Node, path: &str) -> Result<(), Error> {
+    show(&client(node)?.post(path, "application/json", b"")?, node.json);
+    Ok(())
+}
+
+/// A collection spec in TOML.
+pub(crate) fn spec(text: &str) -> Result<Spec, Error> {
+    toml::from_str(text).map_err(|e| Error::Check(format!("the spec cannot be read: {e}")))
+}
+
+fn init(node: &Node) -> Result<(), Error> {
+    let config = Config::load(&node.config)?;
+    enrol::init(&config)?;
+    let request = config.file("enrolment.request");
+    let enrolled = config.file("enrolment.cbor").exists();
+    let next = if enrolled { "run" } else { "enrol" };
+    if node.json {
+        show(&json!({ "authority": config.authority, "data": config.data, "request": request, "next": next }), true);
+    } else if enrolled {
+        say(&format!("{} is set up in {}; next: jincai run", config.authority, config.data.display()));
+    } else {
+        say(&format!("{} has keys in {}.", config.authority, config.data.display()));
+        say(&format!("Next: give {} to your superior, who runs «jincai enrol sign»;", request.display()));
+        say("then take the bundle in with «jincai enrol accept».");
+    }
+    Ok(())
+}
+
+fn enrolment(command: Enrol) -> Result<(), Error> {
+    match command {
+        Enrol::Sign { node, request, out } => {
+            let authority = enrol::sign_request(&Config::load(&node.config)?, &request, &out)?;
+            say(&format!("{authority} is enrolled; give {} back", out.display()));
+        }
+        Enrol::Accept { node, bundle } => {
+            let fingerprint = enrol::accept(&Config::load(&node.config)?, &bundle)?;
+            say(&format!("enrolled below the root {fingerprint}: compare it with the one your superior names"));
+        }
+    }
+    Ok(())
+}
+
+fn doctor(node: &Node) -> Result<(), Error> {
+    let mut findings: Vec<Value> = Vec::new();
+    let mut find = |what: &str, outcome: Result<String, Error>| {
+        let (good, detail) = match outcome {
+            Ok(detail) => (true, detail),
+            Err(error) => (false, format!("{error} [{}]", error.code())),
+        };
+        findings.push(json!({ "check": what, "good": good, "detail": detail }));
+        good
+    };
+    let config = Config::load(&node.config);
+    let config = match config {
+        Ok(config) => {
+            find("configuration", Ok(node.config.display().to_string()));
+            config
+        }
+        Err(error) => {
+            find("configuration", Err(error));
+            return report(&findings, node.json);
+        }
+    };
+    find("keys", enrol::keys(&config).map(|_| "readable".into()));
+    find("enrolment", Enrolment::load(&config).and_then(|e| e.directory()).map(|d| format!("{} authorities", d.tree().all().count())));
+    let running = Client::of(&config).and_then(|c| c.get("/api/v1/status").map(|status| (c, status)));
+    match running {
+        Ok((client, status)) => {
+            find("running", Ok(client.url().to_owned()));
+            let links = status["links"].as_array().cloned().unwrap_or_default();
+            for link in links {
+                let (peer, backlog) = (link["peer"].as_str().unwrap_or_default(), &link["batches"]);
+                let up = link["up"].as_bool().unwrap_or(false);
+                let outcome = if up {
+                    Ok(format!("up, {backlog} batches in custody"))
+                } else {
+                    Err(Error::Check(format!("down, {backlog} batches in custody; the node's log names the reason")))
+                };
+                find(&format!("link {peer}"), outcome);
+            }
+        }
+        Err(error) => {
+            find("running", Err(error));
+        }
+    }
+    report(&findings, node.json)
+}
+
+fn report(findings: &[Value], json: bool) -> Result<(), Error> {
+    show(&json!(findings), json);
+    let bad = findings.iter().filter(|f| f["good"] == json!(false)).count();
+    if bad == 0 { Ok(()) } else { Err(Error::Check(format!("{bad} of {} checks failed", findings.len()))) }
+}
+
+fn dictionary(command: Dict) -> Result<(), Error> {
+    match command {
+        Dict::Import { node, set, file, name, line } => {
+            let path = format!("/api/v1/dictionary/{line}/sets/{set}?name={}", percent(&name));
+            show(&client(&node)?.post(&path, CSV, &read(&file)?)?, node.json);
+        }
+        Dict::Release { node, effective_from, note, reason, line } => {
+            let body = json!({ "effective_from": effective_from, "note": note, "reason": reason });
+            show(&client(&node)?.post_json(&format!("/api/v1/dictionary/{line}/releases"), &body)?, node.json);
+        }
+        Dict::Diff { node, a, b, line } => show(&difference(&node, &a, &b, &line)?, node.json),
+        Dict::Get { node, set, code, release, line } => {
+            let at = release.map(|r| format!("?release={r}")).unwrap_or_default();
+            get(&node, &format!("/api/v1/dictionary/{line}/sets/{set}/codes/{}{at}", percent(&code)))?;
+        }
+        Dict::Show { node, line } => get(&node, &format!("/api/v1/dictionary/{line}/releases"))?,
+        Dict::Verify { node, line } => get(&node, &format!("/api/v1/dictionary/{line}/verify"))?,
+        Dict::Status(node) => get(&node, "/api/v1/dictionary")?,
+    }
+    Ok(())
+}
+
+fn difference(node: &Node, a: &str, b: &str, line: &str) -> Result<Value, Error> {
+    if let (Ok(from), Ok(to)) = (a.parse::<u64>(), b.parse::<u64>()) {
+        return client(node)?.get(&format!("/api/v1/dictionary/{line}/diff?from={from}&to={to}"));
+    }
+    let blobs = MemoryBlobs::new();
+    let open = |path: &str| -> Result<_, Error> {
+        let mut file = std::io::Cursor::new(read(Path::new(path))?);
+        Ok(jincai_dictionary::snapshot_of_csv("CSV", &mut file, &blobs)?)
+    };
+    Ok(json!(jincai_dictionary::compare(&open(a)?, &open(b)?)?))
+}
+
+/// Percent-encodes what is not unreserved in a URL (RFC 3986).
+fn percent(text: &str) -> String {
+    let one = |byte: u8| {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if plain { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    text.bytes().map(one).collect()
+}
+
+fn reconcile(node: &Node) -> Result<(), Error> {
+    let value = client(node)?.get("/api/v1/collection/reconciliation")?;
+    if node.json {
+        show(&value, true);
+    } else {
+        let (parts, unequal) = (&value["parts"], &value["unequal"]);
+        let bad: Vec<&Value> = value["lines"].as_array().into_iter().flatten().filter(|l| l["equal"] != json!(true)).collect();
+        bad.iter().for_each(|line| say(&line.to_string()));
+        say(&format!("{parts} partitions held against their sources' signed totals, {unequal} differ"));
+    }
+    if value["unequal"] == json!(0) { Ok(()) } else { Err(Error::Check("partitions differ from their sources".into())) }
+}
+
+fn sql(node: &Node, query: &str, format: Format) -> Result<(), Error> {
+    let result = client(node)?.post_json("/api/v1/sql", &json!({ "query": query }))?;
+    if format == Format::Json {
+        show(&result, true);
+        return Ok(());
+    }
+    let columns: Vec<String> = result["columns"].as_array().into_iter().flatten().map(|c| crate::output::plain(&c["name"])).collect();
+    let rows: Vec<Vec<String>> = result["rows"].as_array().into_iter().flatten().map(|row| cells(row)).collect();
+    if format == Format::Csv {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let wrong = |e: csv::Error| Error::Check(e.to_string());
+        writer.write_record(&columns).map_err(wrong)?;
+        rows.iter().try_for_each(|row| writer.write_record(row)).map_err(wrong)?;
+        let bytes = writer.into_inner().map_err(|e| Error::Check(e.to_string()))?;
+        say(String::from_utf8_lossy(&bytes).trim_end());
+    } else {
+        table(&columns, &rows);
+    }
+    Ok(())
+}
+
+fn cells(row: &Value) -> Vec<String> {
+    row.as_array().into_iter().flatten().map(|v| if v.is_null() { String::new() } else { crate::output::plain(v) }).collect()
+}
+
+fn envelope(command: Envelope) -> Result<(), Error> {
+    match command {
+        Envelope::Export { node, lane, sequence, out } => {
+            let client = client(&node)?;
+            let lanes = client.get("/api/v1/lanes")?;
+            let found = lanes["outbound"].as_array().into_iter().flatten().find(|l| l["lane"] == json!(lane));
+            let epoch = &found.ok_or_else(|| Error::Check(format!("no lane {lane} begins at this node")))?["epoch"];
+            let (number, salt) = (&epoch["number"], epoch["salt"].as_str().unwrap_or_default());
+            let lane = percent(&lane);
+            let path = format!("/api/v1/evidence?lane={lane}&epoch={number}&salt={salt}&sequence={sequence}");
+            let bytes = client.get_bytes(&path)?;
+            std::fs::write(&out, &bytes).map_err(|source| Error::File { path: out.clone(), source })?;
+            say(&format!("{} bytes of evidence in {}", bytes.len(), out.display()));
+        }
+        Envelope::Verify { file, root, json } => {
+            let root = root.map(|r| r.parse()).transpose()?;
+            let trusted = root.is_some();
+            let report = verify_evidence(&read(&file)?, root)?;
+            let value = json!({
+                "verified": true,
+                "root": report.root,
+                "root_was_given": trusted,
+                "lane": report.statement.lane.to_string(),
+                "epoch": report.statement.epoch.to_string(),
+                "sealed_at": report.statement.sealed_at,
+                "id": report.attributes.id,
+                "source": report.attributes.source,
+                "type": report.attributes.kind,
+                "subject": report.attributes.subject,
+                "payload_bytes": report.payload.as_ref().map(Vec::len),
+                "payload_sha256": report.payload.as_ref().map(|p| jincai_crypto::sha256(p)),
+            });
+            show(&value, json);
+            if !trusted {
+                complain("compare the root with the fingerprint you trust, or give it with --root");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn journal_verify(node: &Node) -> Result<(), Error> {
+    let config = Config::load(&node.config)?;
+    let report = jincai_journal::verify(&DirDisk::open(&config.file("journal"))?)?;
+    let damage: Vec<Value> = report
+        .damage
+        .iter()
+        .map(|d| json!({ "segment": d.segment, "position": d.position, "reason": d.reason }))
+        .collect();
+    let whole = damage.is_empty() && report.chain_whole;
+    let value = json!({
+        "segments": report.segments, "commits": report.commits, "records": report.records, "bytes": report.bytes,
+        "last": report.last, "chain_whole": report.chain_whole, "clean": report.clean, "damage": damage,
+    });
+    show(&value, node.json);
+    if whole { Ok(()) } else { Err(Error::Check("the journal is damaged".into())) }
+}
+
+fn simulate(nodes: usize, days: Option<u64>, seeds: &str, faults: &str, json: bool) -> Result<(), Error> {
+    let wrong = |what: &str| Error::Check(what.to_owned());
+    let (first, last) = seeds.split_once("..").ok_or_else(|| wrong("--seeds A..B is wanted"))?;
+    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong("--seeds A..B: whole numbers are wanted"));
+    let (first, last) = (number(first)?, number(last)?);
+    if first > last {
+        return Err(wrong("--seeds A..B: no seed lies between them"));
+    }
+    if !(3..=60).contains(&nodes) || days.is_some_and(|d| !(1..=31).contains(&d)) {
+        return Err(wrong("--nodes 3 to 60 and --days 1 to 31 are wanted"));
+    }
+    if !["all", "none"].contains(&faults) {
+        return Err(wrong("--faults: all or none is wanted"));
+    }
+    let seconds = days.map_or(40, |d| d * 86_400);
+    let options = jincai_simulation::Options { nodes, seconds, faults: faults == "all" };
+    let summary = jincai_simulation::run(&options, first..=last, |seed, report| {
+        progress(&format!("seed {seed}: {} messages applied, {} faults", report.applied, report.faults.total()));
+    });
+    progress_done();
+    let f = &summary.faults;
+    let broken: Vec<Value> = summary.broken.iter().map(|(seed, what)| json!({ "seed": seed, "what": what })).collect();
+    let value = json!({
+        "worlds": summary.worlds, "messages_applied": summary.applied, "bytes": summary.bytes,
+        "seals": "real, from seeded randomness",
+        "faults": {
+            "lost": f.lost, "duplicated": f.duplicated, "reordered": f.reordered, "altered": f.altered, "crashes": f.crashes,
+            "crashes_after_acknowledgement": f.crashes_after_acknowledgement, "link_breaks": f.link_breaks,
+            "clock_jumps": f.clock_jumps,
+        },
+        "broken": broken,
+    });
+    show(&value, json);
+    for (seed, _) in &summary.broken {
+        complain(&format!("repeat with: jincai sim --nodes {nodes} --seeds {seed}..{seed} --faults {faults}"));
+    }
+    if !summary.broken.is_empty() || summary.applied == 0 {
+        return Err(wrong("an invariant broke, or nothing was applied"));
+    }
+    Ok(())
+}
