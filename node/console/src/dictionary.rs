@@ -103,7 +103,8 @@ pub(crate) async fn code(
     let snapshot = node.call(move |core, _, _| core.rooms().dictionary.snapshot(&line, query.release)).await??;
     // The look-up reads the disk; the core thread has nothing to do with it.
     let name = code.clone();
-    let found = tokio::task::spawn_blocking(move || snapshot.get(&set, &code)).await.map_err(|_| Problem::stopping())??;
+    let found =
+        tokio::task::spawn_blocking(move || snapshot.get(&set, &code)).await.map_err(|_| Problem::stopping())??;
     match found {
         Some(entry) => Ok(Json(json!(entry))),
         None => Err(Problem::not_found(format!("there is no code «{}»", name.chars().take(64).collect::<String>()))),

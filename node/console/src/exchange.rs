@@ -124,7 +124,10 @@ pub(crate) struct EvidenceQuery {
     sequence: u64,
 }
 
-pub(crate) async fn evidence(State(node): State<Node>, Query(query): Query<EvidenceQuery>) -> Result<Response, Problem> {
+pub(crate) async fn evidence(
+    State(node): State<Node>,
+    Query(query): Query<EvidenceQuery>,
+) -> Result<Response, Problem> {
     let lane: Lane = query.lane.parse()?;
     let salt = query.salt.parse().map_err(|_| Problem::bad_request("salt: a whole number is wanted"))?;
     let epoch = Epoch { number: query.epoch, salt };

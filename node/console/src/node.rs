@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 /// What a call leaves behind: run it when everything the call staged is durable.
-pub type Release = Box<dyn FnOnce() + Send>;
+pub(crate) type Release = Box<dyn FnOnce() + Send>;
 
 /// Something to do on the core thread.
 pub struct Call {

@@ -39,7 +39,8 @@ impl Problem {
     /// No token, or not this node's.
     #[must_use]
     pub fn unauthorized() -> Self {
-        let detail = "send «Authorization: Bearer TOKEN» with this node's token (the file «token» in its data directory)";
+        let detail =
+            "send «Authorization: Bearer TOKEN» with this node's token (the file «token» in its data directory)";
         Self::new(StatusCode::UNAUTHORIZED, "not authenticated", "JC-1803", detail)
     }
 

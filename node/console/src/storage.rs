@@ -110,5 +110,7 @@ pub(crate) struct SqlBody {
 
 pub(crate) async fn sql(State(node): State<Node>, Json(body): Json<SqlBody>) -> Answer {
     let result = node.tables().sql(&body.query, Limits::default()).await?;
-    Ok(Json(json!(result)))
+    let columns: Vec<Value> =
+        result.columns.iter().map(|c| json!({ "name": c.name, "type": c.kind.name() })).collect();
+    Ok(Json(json!({ "columns": columns, "rows": result.rows })))
 }

@@ -6,7 +6,7 @@ use crate::output::{Context, Output};
 use crate::record::{self, Cause, DeadLetter, kind};
 use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal};
 use crate::{Error, Rooms};
-use jincai_crypto::{BatchView, Directory, KeyRing, sha256};
+use jincai_crypto::{BatchView, KeyRing, sha256};
 use jincai_journal::Log;
 use jincai_types::{Attributes, AuthorityId, Destination, Digest, Lane, Priority, RecordNumber, Requirement};
 use minicbor::{Decode, Encode};
@@ -46,7 +46,6 @@ struct PartReader<'a> {
     parts: &'a BTreeMap<Digest, (RecordNumber, usize)>,
     log: &'a dyn Log,
     out: &'a Output,
-    directory: &'a Directory,
     reader: (AuthorityId, &'a KeyRing),
 }
 
@@ -55,7 +54,7 @@ impl Parts for PartReader<'_> {
         let (record, index) = *self.parts.get(digest)?;
         let stored = self.out.read(self.log, record).ok()?;
         let (_, start) = record::split_batch_record(&stored.payload).ok()?;
-        let view = BatchView::parse(&stored.payload[start..]).ok()?.verify(self.directory).ok()?;
+        let view = BatchView::parse(&stored.payload[start..]).ok()?.verified_before();
         let key = view.content_key(self.reader.0, self.reader.1).ok()?;
         let payload = view.open(index, key.as_deref()).ok()?.payload;
         (sha256(&payload) == *digest).then_some(payload)
@@ -92,7 +91,7 @@ impl Exchange {
         while let Some(held) = self.inbound.get(&lane).and_then(|i| i.waiting.front()).copied() {
             let stored = ctx.read(held.record)?;
             let (_, start) = record::split_batch_record(&stored.payload)?;
-            let view = BatchView::parse(&stored.payload[start..])?.verify(&self.directory)?;
+            let view = BatchView::parse(&stored.payload[start..])?.verified_before();
             let applied = self.inbound.get(&lane).map(|i| i.applied).unwrap_or_default();
             let done =
                 if applied.0 == view.statement.epoch { applied.1.saturating_sub(view.statement.first - 1) } else { 0 };
@@ -137,13 +136,7 @@ impl Exchange {
             return self.take_part(cause, attributes, payload, place, ctx).map(|()| true);
         }
         let delivery = Delivery { lane: cause.lane, epoch: cause.epoch, sequence: cause.sequence, attributes, payload };
-        let parts = PartReader {
-            parts: &self.parts,
-            log: ctx.log,
-            out: &*ctx.out,
-            directory: &self.directory,
-            reader: (self.me, &self.keys),
-        };
+        let parts = PartReader { parts: &self.parts, log: ctx.log, out: &*ctx.out, reader: (self.me, &self.keys) };
         let (room, effect, messages) = match ctx.rooms.decide(ctx.now, &delivery, &parts) {
             Some((room, Decision::Apply { effect, messages })) => (room, effect, messages),
             Some((_, Decision::Wait(requirement))) => return Ok(self.wait(cause.lane, requirement)),

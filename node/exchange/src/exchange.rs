@@ -336,6 +336,8 @@ impl Exchange {
             }
         }
         self.issue_receipt_slots(ctx);
+        // A room that met a fault of this machine, such as a full disk, is asked again.
+        self.unblock(ctx)?;
         if self.chains.len() > SOFT_CHAINS {
             let (links, inbound) = (&self.links, &self.inbound);
             self.chains.retain(|lane, _| inbound.contains_key(lane) || links.values().any(|l| l.holds(lane)));

@@ -118,7 +118,6 @@ impl Exchange {
             Verdict::Late => {
                 // Authentic, but its origin has since said that the lane ended before it: nobody may act on it.
                 self.counters.batches_bad += 1;
-                ctx.out.record(kind::FORK, bytes.to_vec());
                 ctx.out.notice(true, "JC-1210", format!("lane {lane}: a batch of an epoch that its origin has closed"));
                 Ok(())
             }

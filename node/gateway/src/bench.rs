@@ -45,7 +45,12 @@ pub(crate) fn relay(transport: &str, messages: u64, json: bool) -> Result<(), Er
     applied?;
     latencies.sort_unstable();
     let at = |share: f64| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank in a list")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a rank in a list"
+        )]
         let rank = (latencies.len() as f64 * share) as usize;
         latencies.get(rank.min(latencies.len().saturating_sub(1))).map_or(0.0, |d| d.as_secs_f64() * 1000.0)
     };
@@ -121,7 +126,8 @@ async fn produce(
         let submitted = node
             .call(move |core, now, _| {
                 let names = (format!("bench-{number}"), String::new());
-                let taken = core.submit_note(now, Destination::Authority(to), Priority::Record, names, vec![7; PAYLOAD]);
+                let taken =
+                    core.submit_note(now, Destination::Authority(to), Priority::Record, names, vec![7; PAYLOAD]);
                 // In the order in which the core numbers them.
                 taken.is_ok() && times.try_send(start).is_ok()
             })

@@ -26,7 +26,8 @@ impl Client {
 
     /// A node at an address.
     pub(crate) fn new(address: &str, token: String) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(300)));
+        let config =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(300)));
         Self { base: format!("http://{address}"), token, agent: config.build().into() }
     }
 
@@ -35,12 +36,17 @@ impl Client {
         &self.base
     }
 
-    fn answer(&self, path: &str, sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(u16, Value), Error> {
+    fn answer(
+        &self,
+        path: &str,
+        sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<(u16, Value), Error> {
         let failed = |e: &dyn std::fmt::Display| Error::Api(format!("{}{path}: {e}", self.base));
         let mut response = sent.map_err(|e| failed(&e))?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(1 << 30).read_to_vec().map_err(|e| failed(&e))?;
-        let value = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
+        let value = serde_json::from_slice(&body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
         Ok((status, value))
     }
 

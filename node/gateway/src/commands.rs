@@ -1,6 +1,8 @@
 //! What each command does.
 
-use crate::cli::{Bench, Cli, Collect, Command, ConfigCommand, Dict, Enrol, Envelope, Format, Journal, Node, Queue, SpecCommand};
+use crate::cli::{
+    Bench, Cli, Collect, Command, ConfigCommand, Dict, Enrol, Envelope, Format, Journal, Node, Queue, SpecCommand,
+};
 use crate::client::Client;
 use crate::config::Config;
 use crate::enrol::{self, Enrolment};
@@ -73,7 +75,11 @@ fn logs(config: &Config) -> Result<(), Error> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
         .map_err(|e| Error::Check(format!("log.level: {e}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if config.log.json { builder.json().init() } else { builder.with_ansi(false).init() }
+    if config.log.json {
+        builder.json().init()
+    } else {
+        builder.with_ansi(false).init()
+    }
     Ok(())
 }
 
@@ -150,7 +156,10 @@ fn doctor(node: &Node) -> Result<(), Error> {
         }
     };
     find("keys", enrol::keys(&config).map(|_| "readable".into()));
-    find("enrolment", Enrolment::load(&config).and_then(|e| e.directory()).map(|d| format!("{} authorities", d.tree().all().count())));
+    find(
+        "enrolment",
+        Enrolment::load(&config).and_then(|e| e.directory()).map(|d| format!("{} authorities", d.tree().all().count())),
+    );
     let running = Client::of(&config).and_then(|c| c.get("/api/v1/status").map(|status| (c, status)));
     match running {
         Ok((client, status)) => {
@@ -229,7 +238,8 @@ fn reconcile(node: &Node) -> Result<(), Error> {
         show(&value, true);
     } else {
         let (parts, unequal) = (&value["parts"], &value["unequal"]);
-        let bad: Vec<&Value> = value["lines"].as_array().into_iter().flatten().filter(|l| l["equal"] != json!(true)).collect();
+        let bad: Vec<&Value> =
+            value["lines"].as_array().into_iter().flatten().filter(|l| l["equal"] != json!(true)).collect();
         bad.iter().for_each(|line| say(&line.to_string()));
         say(&format!("{parts} partitions held against their sources' signed totals, {unequal} differ"));
     }
@@ -242,7 +252,8 @@ fn sql(node: &Node, query: &str, format: Format) -> Result<(), Error> {
         show(&result, true);
         return Ok(());
     }
-    let columns: Vec<String> = result["columns"].as_array().into_iter().flatten().map(|c| crate::output::plain(&c["name"])).collect();
+    let columns: Vec<String> =
+        result["columns"].as_array().into_iter().flatten().map(|c| crate::output::plain(&c["name"])).collect();
     let rows: Vec<Vec<String>> = result["rows"].as_array().into_iter().flatten().map(|row| cells(row)).collect();
     if format == Format::Csv {
         let mut writer = csv::Writer::from_writer(Vec::new());
@@ -258,7 +269,11 @@ fn sql(node: &Node, query: &str, format: Format) -> Result<(), Error> {
 }
 
 fn cells(row: &Value) -> Vec<String> {
-    row.as_array().into_iter().flatten().map(|v| if v.is_null() { String::new() } else { crate::output::plain(v) }).collect()
+    row.as_array()
+        .into_iter()
+        .flatten()
+        .map(|v| if v.is_null() { String::new() } else { crate::output::plain(v) })
+        .collect()
 }
 
 fn envelope(command: Envelope) -> Result<(), Error> {

@@ -56,7 +56,10 @@ pub(crate) fn run(keep: bool, directory: Option<PathBuf>) -> Result<(), Error> {
     }
     outcome?;
     say("");
-    table(&heads(&["node", "release", "root", "batches sent", "bytes sent", "duplicates", "refused", "rows", "RSS KiB"]), &demo.summary()?);
+    table(
+        &heads(&["node", "release", "root", "batches sent", "bytes sent", "duplicates", "refused", "rows", "RSS KiB"]),
+        &demo.summary()?,
+    );
     say(&format!("\nevery check held; {:.1} s in all", started.elapsed().as_secs_f64()));
     for node in &mut demo.nodes {
         if keep {

@@ -6,7 +6,9 @@
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, read, write_private};
-use jincai_crypto::{Card, CardChain, Directory, Entropy, KeyRing, PublicKeys, Purpose, SigningPublicKey, SystemEntropy};
+use jincai_crypto::{
+    Card, CardChain, Directory, Entropy, KeyRing, PublicKeys, Purpose, SigningPublicKey, SystemEntropy,
+};
 use jincai_crypto::{issue_authority, issue_node, issue_root, sign, signer_of, verify};
 use jincai_types::{AuthorityId, Digest, Millis, decode, encode, hex};
 use minicbor::bytes::ByteVec;
@@ -157,7 +159,9 @@ pub(crate) fn sign_request(config: &Config, request: &Path, out: &Path) -> Resul
 pub(crate) fn accept(config: &Config, bundle: &Path) -> Result<Digest, Error> {
     let enrolment: Enrolment = decode("enrolment", &read(bundle)?, FILE_BYTES)?;
     let directory = enrolment.directory()?;
-    let ours = directory.card(config.authority).is_some_and(|c| keys(config).and_then(|k| Ok(k.public()?)).is_ok_and(|k| k == c.keys));
+    let ours = directory
+        .card(config.authority)
+        .is_some_and(|c| keys(config).and_then(|k| Ok(k.public()?)).is_ok_and(|k| k == c.keys));
     if !ours {
         return Err(Error::Check("the bundle is for another authority, or not for the keys of this node".into()));
     }

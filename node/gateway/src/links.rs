@@ -71,7 +71,10 @@ impl Links {
                     let missing = || Error::Check(format!("link {peer} lacks its directories"));
                     let outgoing = link.outgoing.clone().ok_or_else(missing)?;
                     let incoming = link.incoming.clone().ok_or_else(missing)?;
-                    open_drop(DropConfig { peer, outgoing, incoming, poll: POLL, most_waiting: MOST_WAITING }, events.clone())?
+                    open_drop(
+                        DropConfig { peer, outgoing, incoming, poll: POLL, most_waiting: MOST_WAITING },
+                        events.clone(),
+                    )?
                 }
             };
             let handle = Arc::new(handle);

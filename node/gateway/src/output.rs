@@ -48,7 +48,8 @@ fn lines(value: &Value, name: &str) {
             let rows: Vec<&serde_json::Map<String, Value>> = items.iter().filter_map(Value::as_object).collect();
             let Some(first) = rows.first() else { return say(&format!("{name}: none")) };
             let heads: Vec<String> = first.keys().cloned().collect();
-            let cells = rows.iter().map(|row| heads.iter().map(|h| plain(row.get(h).unwrap_or(&Value::Null))).collect());
+            let cells =
+                rows.iter().map(|row| heads.iter().map(|h| plain(row.get(h).unwrap_or(&Value::Null))).collect());
             if !name.is_empty() {
                 say(&format!("{name}:"));
             }

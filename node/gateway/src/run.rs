@@ -28,8 +28,6 @@ const SQL_IDLE: Duration = Duration::from_secs(5);
 
 /// A running node.
 pub(crate) struct Running {
-    /// Its API's address.
-    pub(crate) address: std::net::SocketAddr,
     /// The way to its core.
     pub(crate) node: Node,
     inputs: mpsc::Sender<Input>,
@@ -80,8 +78,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let (end, ended) = watch::channel(false);
     let spawned = std::thread::Builder::new().name("core".into()).spawn(move || {
         let result = shell.run(receiver);
-        // Nobody listening means that the node is stopping anyway.
-        drop(end.send(true));
+        end.send_replace(true);
         result
     });
     let core = spawned.map_err(|source| Error::System { what: "the core's thread", source })?;
@@ -97,7 +94,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     tokio::spawn(async move { axum::serve(listener, router(api)).await });
     write_private(&config.file("address"), address.to_string().as_bytes())?;
     tracing::info!(authority = %config.authority, %address, "the node runs");
-    Ok(Running { address, node, inputs, core, ended, transports })
+    Ok(Running { node, inputs, core, ended, transports })
 }
 
 impl Running {

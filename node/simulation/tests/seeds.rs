@@ -11,7 +11,6 @@ fn check(options: &Options, seeds: std::ops::RangeInclusive<u64>) {
         summary.broken
     );
     assert!(summary.applied > summary.worlds * 20, "worlds in which nothing happens prove nothing: {summary:?}");
-    println!("{summary:?}");
 }
 
 #[test]

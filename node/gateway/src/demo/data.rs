@@ -85,8 +85,7 @@ pub(crate) fn payments(packed: &[u8], division: &str, per_request: usize) -> Res
         let field = |at: usize| record.get(places[at]).unwrap_or_default();
         let payee = pseudonym(field(3));
         let target = writer.get_or_insert_with(|| csv::Writer::from_writer(COLUMNS.as_bytes().to_vec()));
-        let row =
-            [field(0), division, field(1), field(2), payee.as_str(), field(4), field(5), field(6), field(7)];
+        let row = [field(0), division, field(1), field(2), payee.as_str(), field(4), field(5), field(6), field(7)];
         target.write_record(row).map_err(wrong)?;
         in_file += 1;
         requests.rows += 1;

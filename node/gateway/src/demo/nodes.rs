@@ -141,7 +141,11 @@ impl DemoNode {
         kill_process(pid, Signal::TERM).map_err(|e| system("stopping a node")(e.into()))?;
         let Some(mut child) = self.child.take() else { return Ok(()) };
         let status = child.wait().map_err(system("waiting for a node"))?;
-        if status.success() { Ok(()) } else { Err(Error::Check(format!("{} ended with {status} on SIGTERM", self.name))) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Error::Check(format!("{} ended with {status} on SIGTERM", self.name)))
+        }
     }
 
     /// Leaves the process running.

@@ -127,16 +127,20 @@ impl Demo {
             Ok(Some(()))
         })?;
         let summary = &released["summary"];
+        let changed = number(summary, "renamed") + number(summary, "reparented");
         if let Some((added, removed, changed)) = known {
             let codes = csv.iter().filter(|b| **b == b'\n').count() as u64 - 1;
-            let counted = (number(summary, "added"), number(summary, "removed"), number(summary, "changed"));
+            let counted = (number(summary, "added"), number(summary, "removed"), changed);
             check(counted == (added, removed, changed), || format!("{name}: counted {counted:?}: {summary}"))?;
-            check(number(&released, "count") == codes, || format!("{name}: {} codes, the file has {codes}", released["count"]))?;
+            check(number(&released, "count") == codes, || {
+                format!("{name}: {} codes, the file has {codes}", released["count"])
+            })?;
         }
         let bytes = self.sent()? - before;
         let short: String = root.as_str().unwrap_or_default().chars().take(12).collect();
-        let differences = format!("+{} -{} ~{}", summary["added"], summary["removed"], summary["changed"]);
-        let outcome = format!("release {number_of} root {short}… at 4 nodes, {differences}, {bytes} bytes over 3 links");
+        let differences = format!("+{} -{} ~{changed}", summary["added"], summary["removed"]);
+        let outcome =
+            format!("release {number_of} root {short}… at 4 nodes, {differences}, {bytes} bytes over 3 links");
         report.step(name, started, outcome);
         Ok(())
     }
@@ -170,11 +174,16 @@ impl Demo {
             put(&file, packed)?;
             command.arg(format!("{authority}={}", file.display()));
         }
-        let output = command.output().map_err(|source| Error::System { what: "python3 (the independent check)", source })?;
+        let output =
+            command.output().map_err(|source| Error::System { what: "python3 (the independent check)", source })?;
         check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())?;
-        let value: Value = serde_json::from_slice(&output.stdout).map_err(|e| Error::Check(format!("totals.py: {e}")))?;
+        let value: Value =
+            serde_json::from_slice(&output.stdout).map_err(|e| Error::Check(format!("totals.py: {e}")))?;
         let months = value["totals"].as_array().map_or(0, Vec::len);
-        let outcome = format!("{months} county-months, {} credits, {} rows without a day", value["credits"], value["without_day"]);
+        let outcome = format!(
+            "{months} county-months, {} credits, {} rows without a day",
+            value["credits"], value["without_day"]
+        );
         report.step("totals by an independent script", started, outcome);
         Ok(value)
     }
@@ -259,7 +268,11 @@ impl Demo {
             *self.refused.entry(node).or_default() += got.len() as u64;
         }
         let natural: u64 = self.refused.values().sum::<u64>() - named;
-        report.step("rows that break the spec", started, format!("{named} made ones and {natural} of the sources refused by name"));
+        report.step(
+            "rows that break the spec",
+            started,
+            format!("{named} made ones and {natural} of the sources refused by name"),
+        );
         Ok(())
     }
 
@@ -280,7 +293,10 @@ impl Demo {
             for (name, (version, rows, digest, state)) in self.parts(node)? {
                 let same = there.get(&name).is_some_and(|t| (t.0, t.1, &t.2) == (version, rows, &digest));
                 if !same || state != "sent" {
-                    progress(&format!("{} partitions at the ministry; waiting for {name} version {version}", there.len()));
+                    progress(&format!(
+                        "{} partitions at the ministry; waiting for {name} version {version}",
+                        there.len()
+                    ));
                     return Ok(None);
                 }
                 count += 1;
@@ -331,9 +347,12 @@ impl Demo {
         let mut cells = 0;
         let mut sum = 0i128;
         for cell in expected["totals"].as_array().into_iter().flatten() {
-            let key = (cell[0].as_str().unwrap_or_default().to_owned(), cell[1].as_str().unwrap_or_default().to_owned());
+            let key =
+                (cell[0].as_str().unwrap_or_default().to_owned(), cell[1].as_str().unwrap_or_default().to_owned());
             let wanted = (cell[2].as_i64().unwrap_or_default(), cell[3].as_u64().unwrap_or_default());
-            check(found.get(&key) == Some(&wanted), || format!("{key:?}: {:?} here, {wanted:?} by the script", found.get(&key)))?;
+            check(found.get(&key) == Some(&wanted), || {
+                format!("{key:?}: {:?} here, {wanted:?} by the script", found.get(&key))
+            })?;
             cells += 1;
             sum += i128::from(wanted.0);
         }
@@ -359,7 +378,9 @@ impl Demo {
     fn correct_one_row(&self, report: &mut Report, expected: &Value) -> Result<(), Error> {
         let started = clock::instant();
         let (node, _, authority) = COUNTIES[1];
-        let query = format!("SELECT * FROM payments WHERE _authority = '{authority}' AND _month = '2021-03' ORDER BY line_id LIMIT 1");
+        let query = format!(
+            "SELECT * FROM payments WHERE _authority = '{authority}' AND _month = '2021-03' ORDER BY line_id LIMIT 1"
+        );
         let rows = self.sql(&query)?;
         let row = rows.first().ok_or_else(|| Error::Check("no row to correct".into()))?;
         let mut fields: Vec<String> = row.iter().take(9).cloned().collect();
@@ -373,12 +394,19 @@ impl Demo {
         self.nodes[node].client.post("/api/v1/tables/payments/rows?mode=all", "text/csv", &body)?;
         wait_for("the corrected partition to arrive", || self.all_collected())?;
         let after = self.parts(MINISTRY)?;
-        let changed: BTreeSet<&String> = after.iter().filter(|(name, part)| before.get(*name) != Some(part)).map(|(n, _)| n).collect();
+        let changed: BTreeSet<&String> =
+            after.iter().filter(|(name, part)| before.get(*name) != Some(part)).map(|(n, _)| n).collect();
         check(changed.len() == 1, || format!("{} partitions travelled again: {changed:?}", changed.len()))?;
         let found = self.ministry_totals()?;
-        let wanted = expected["totals"].as_array().into_iter().flatten().find(|c| c[0] == json!(month.0) && c[1] == json!(month.1));
+        let wanted = expected["totals"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|c| c[0] == json!(month.0) && c[1] == json!(month.1));
         let wanted = wanted.and_then(|c| c[2].as_i64()).unwrap_or_default() + 1;
-        check(found.get(&month).is_some_and(|f| f.0 == wanted), || format!("the corrected month is {:?}", found.get(&month)))?;
+        check(found.get(&month).is_some_and(|f| f.0 == wanted), || {
+            format!("the corrected month is {:?}", found.get(&month))
+        })?;
         let name = changed.first().map(|n| n.as_str()).unwrap_or_default();
         report.step("one row corrected", started, format!("only {name} was collected again"));
         Ok(())

@@ -1,0 +1,216 @@
+//! Starting, asking and stopping real nodes.
+
+use serde_json::Value;
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the program to its end.
+pub fn jincai(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_jincai")).args(arguments).stdin(Stdio::null()).output().expect("the program runs")
+}
+
+/// Looks until something is there; a limit ends the wait, and nothing is assumed about how long it takes.
+#[expect(clippy::disallowed_methods, reason = "a test's patience is real time")]
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// One node: its configuration, its process.
+pub struct Node {
+    file: PathBuf,
+    http: u16,
+    child: Option<Child>,
+    _directory: Option<TempDir>,
+}
+
+impl Node {
+    /// A ministry of its own, running.
+    pub fn ministry() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut node = Self::prepare(directory.path(), "ministry", "000000000", "");
+        node._directory = Some(directory);
+        node.start();
+        node
+    }
+
+    fn prepare(directory: &Path, name: &str, authority: &str, links: &str) -> Self {
+        let http = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let file = directory.join(format!("{name}.toml"));
+        let text = format!(
+            "authority = \"{authority}\"\ndata = \"{name}\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n[journal]\nsegment_mib = 4\n{links}"
+        );
+        std::fs::write(&file, text).expect("written");
+        let node = Self { file, http, child: None, _directory: None };
+        let init = node.command(&["init"]);
+        assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+        node
+    }
+
+    /// The configuration file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Runs a command of the program with this node's configuration.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let config = self.file.to_str().expect("a plain path");
+        jincai(&[arguments, &["--config", config]].concat())
+    }
+
+    /// As [`Self::command`], with JSON out.
+    pub fn command_json(&self, arguments: &[&str]) -> Value {
+        let output = self.command(&[arguments, &["--json"]].concat());
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub fn start(&mut self) {
+        let log = std::fs::File::create(self.file.with_extension("log")).expect("a log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jincai"));
+        command.args(["run", "--config"]).arg(&self.file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().expect("the node starts"));
+        wait_for("the node to be ready", || {
+            let ended = self.child.as_mut().and_then(|c| c.try_wait().expect("its state"));
+            let log = || std::fs::read_to_string(self.file.with_extension("log")).unwrap_or_default();
+            assert!(ended.is_none(), "it ended at once: {}", log());
+            self.try_request("GET", "/readyz", None, "").filter(|(status, _)| *status == 200)
+        });
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().and_then(|()| child.wait()).expect("killed");
+    }
+
+    /// SIGTERM; it must end well.
+    pub fn stop(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+        let status = child.wait().expect("ended");
+        assert!(
+            status.success(),
+            "{status}: {}",
+            std::fs::read_to_string(self.file.with_extension("log")).unwrap_or_default()
+        );
+    }
+
+    fn token(&self) -> String {
+        let name = self.file.file_stem().expect("a name");
+        std::fs::read_to_string(self.file.with_file_name(name).join("token")).expect("a token")
+    }
+
+    fn try_request(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> Option<(u16, Value)> {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut request =
+            ureq::http::Request::builder().method(method).uri(format!("http://127.0.0.1:{}{path}", self.http));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let kind = if body.starts_with('{') { "application/json" } else { "text/csv" };
+        let request = request.header("content-type", kind).body(body.to_owned()).expect("a request");
+        let mut response = agent.run(request).ok()?;
+        let text = response.body_mut().read_to_string().ok()?;
+        let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Some((response.status().as_u16(), value))
+    }
+
+    /// Any request.
+    pub fn request(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, Value) {
+        self.try_request(method, path, token, body).expect("the node answers")
+    }
+
+    /// POST with the token.
+    pub fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        self.request("POST", path, Some(&self.token()), body)
+    }
+
+    /// GET with the token; it must succeed.
+    pub fn get(&self, path: &str) -> Value {
+        let (status, value) = self.request("GET", path, Some(&self.token()), "");
+        assert_eq!(status, 200, "{path}: {value}");
+        value
+    }
+
+    /// GET of text.
+    pub fn text(&self, path: &str) -> String {
+        self.request("GET", path, Some(&self.token()), "").1.as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// A ministry and one province, linked and enrolled, running.
+pub struct Pair {
+    pub ministry: Node,
+    pub province: Node,
+    _directory: TempDir,
+}
+
+impl Pair {
+    /// Over QUIC.
+    pub fn over_quic() -> Self {
+        let port = || UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
+        let (above, below) = (port(), port());
+        let ministry =
+            format!("[quic]\nlisten = \"127.0.0.1:{above}\"\n[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n");
+        let province = format!(
+            "[quic]\nlisten = \"127.0.0.1:{below}\"\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"127.0.0.1:{above}\"\n"
+        );
+        let pair = Self::linked(&ministry, &province);
+        wait_for("the link", || (pair.ministry.get("/api/v1/links")["links"][0]["up"] == true).then_some(()));
+        wait_for("the province's card", || {
+            let known = pair.ministry.get("/api/v1/status")["authorities"].as_array()?.len();
+            (known == 2).then_some(())
+        });
+        pair
+    }
+
+    /// Over two directories.
+    pub fn over_files() -> Self {
+        let link = |peer: &str, out: &str, back: &str| {
+            format!("[[link]]\npeer = \"{peer}\"\ntransport = \"drop\"\noutgoing = \"{out}\"\nincoming = \"{back}\"\n")
+        };
+        Self::linked(&link("370000000", "down", "up"), &link("000000000", "up", "down"))
+    }
+
+    fn linked(ministry: &str, province: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        for name in ["up", "down"] {
+            std::fs::create_dir(directory.path().join(name)).expect("a directory");
+        }
+        let mut ministry = Node::prepare(directory.path(), "ministry", "000000000", ministry);
+        let mut province = Node::prepare(directory.path(), "province", "370000000", province);
+        let (request, bundle) = (directory.path().join("province/enrolment.request"), directory.path().join("bundle"));
+        let (request, bundle) = (request.to_str().expect("a path"), bundle.to_str().expect("a path"));
+        let sign = ministry.command(&["enrol", "sign", "--request", request, "--out", bundle]);
+        assert!(sign.status.success(), "{}", String::from_utf8_lossy(&sign.stderr));
+        let accept = province.command(&["enrol", "accept", bundle]);
+        assert!(accept.status.success(), "{}", String::from_utf8_lossy(&accept.stderr));
+        ministry.start();
+        province.start();
+        Self { ministry, province, _directory: directory }
+    }
+}
