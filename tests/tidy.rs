@@ -16,16 +16,8 @@ const FOLDERS: [&str; 7] = [".ci", "conf", "crypto", "docs", "node", "policies",
 /// What a pure crate may not depend on.
 const RUNTIMES: [&str; 3] = ["tokio", "quinn", "axum"];
 /// What a pure crate's code may not mention: the world outside, or an order that differs from run to run.
-const IMPURE: [&str; 8] = [
-    "std::fs",
-    "std::net",
-    "thread::spawn",
-    "thread::sleep",
-    "Instant::now",
-    "SystemTime::now",
-    "HashMap",
-    "HashSet",
-];
+const IMPURE: [&str; 8] =
+    ["std::fs", "std::net", "thread::spawn", "thread::sleep", "Instant::now", "SystemTime::now", "HashMap", "HashSet"];
 
 /// What the layer table says of a crate.
 struct Row {
@@ -71,9 +63,10 @@ fn project_files() -> Vec<PathBuf> {
     files_below(&root().join("tests"), &mut tests);
     found.extend(tests.into_iter().filter(|path| !path.starts_with(root().join("tests/data")) || is(path, "md")));
     let top = fs::read_dir(root()).expect("the repository's root");
-    found.extend(top.map(|entry| entry.expect("a directory entry").path()).filter(|path| {
-        path.is_file() && !["Cargo.lock", "LICENSE"].iter().any(|name| path.ends_with(name))
-    }));
+    found.extend(
+        top.map(|entry| entry.expect("a directory entry").path())
+            .filter(|path| path.is_file() && !["Cargo.lock", "LICENSE"].iter().any(|name| path.ends_with(name))),
+    );
     found.sort();
     found
 }
@@ -231,7 +224,8 @@ fn every_error_code_is_documented_and_every_documented_one_exists() {
     }
     let text = read(&root().join("docs/errors.md"));
     // The first cell of a table's row documents a code; mentions elsewhere do not.
-    let documented: Vec<String> = text.lines().filter_map(|line| codes(line.strip_prefix("| ")?).first().cloned()).collect();
+    let documented: Vec<String> =
+        text.lines().filter_map(|line| codes(line.strip_prefix("| ")?.split('|').next()?).pop()).collect();
     let unique: BTreeSet<String> = documented.iter().cloned().collect();
     assert_eq!(unique.len(), documented.len(), "a code has two rows in docs/errors.md");
     let missing = raised.difference(&unique).map(|code| format!("{code} is not documented in docs/errors.md"));
@@ -241,7 +235,8 @@ fn every_error_code_is_documented_and_every_documented_one_exists() {
 
 /// The error codes in a text, in order.
 fn codes(text: &str) -> Vec<String> {
-    let digits = |tail: &str| tail.get(..4).filter(|n| n.bytes().all(|b| b.is_ascii_digit())).map(|n| format!("JC-{n}"));
+    let digits =
+        |tail: &str| tail.get(..4).filter(|n| n.bytes().all(|b| b.is_ascii_digit())).map(|n| format!("JC-{n}"));
     text.split("JC-").skip(1).filter_map(digits).collect()
 }
 
@@ -283,7 +278,7 @@ fn code_of(text: &str) -> String {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let skipped = skipped_bytes(rest, out.chars().next_back());
-        let taken = skipped.unwrap_or(first.len_utf8()).min(rest.len());
+        let taken = skipped.unwrap_or_else(|| first.len_utf8()).min(rest.len());
         let (piece, tail) = rest.split_at(taken);
         match skipped {
             Some(_) => out.extend(piece.chars().filter(|c| *c == '\n').chain([' '])),
@@ -310,8 +305,8 @@ fn skipped_bytes(rest: &str, before: Option<char>) -> Option<usize> {
             return Some(rest[head..].find(&end).map_or(rest.len(), |at| head + at + end.len()));
         }
     }
-    if rest.starts_with('"') {
-        return Some(1 + closed_by('"', &rest[1..]));
+    if let Some(text) = rest.strip_prefix('"') {
+        return Some(1 + closed_by('"', text));
     }
     // A lifetime has no closing quote: only a quote after one character, or after an escape, makes a character.
     let character = rest.strip_prefix('\'')?;
@@ -388,8 +383,23 @@ fn functions(code: &str) -> Vec<(usize, usize)> {
 
 #[test]
 fn functions_are_measured_from_their_name_to_their_brace() {
-    let text = "fn a() {\n  let x = \"}\"; // }\n  let c = '}';\n}\ntrait T {\n  fn b(x: [u8; 2]);\n  fn c<'a>(f: fn(u8) -> u8)\n  {\n    fn d() {}\n  }\n}\nconst R: &str = r#\"fn e() {\"#;\n";
-    assert_eq!(functions(&code_of(text)), [(1, 4), (9, 1), (7, 4)]);
-    assert_eq!(without_tests("a\n#[cfg(test)]\nmod tests;\nb\n#[cfg(test)]\nmod tests {\n}\n"), "a\n#[cfg(test)]\nmod tests;\nb\n");
+    let text = [
+        "fn a() {",
+        "  let x = \"}\"; // }",
+        "  let c = '}';",
+        "}",
+        "trait T {",
+        "  fn b(x: [u8; 2]);",
+        "  fn c<'a>(f: fn(u8) -> u8)",
+        "  {",
+        "    fn d() {}",
+        "  }",
+        "}",
+        "const R: &str = r#\"fn e() {\"#;",
+    ]
+    .join("\n");
+    assert_eq!(functions(&code_of(&text)), [(1, 4), (9, 1), (7, 4)]);
+    let code = "a\n#[cfg(test)]\nmod tests;\nb\n";
+    assert_eq!(without_tests(&format!("{code}#[cfg(test)]\nmod tests {{\n}}\n")), code);
     assert_eq!(codes("JC-1001 and JC-#### and JC-12 and JC-19085"), ["JC-1001", "JC-1908"]);
 }
