@@ -1,0 +1,28 @@
+#!/bin/sh
+# Installs what a bare Debian machine with a Rust toolchain lacks: a C compiler (ring, zstd and mimalloc are built from C), make,
+# and python3 (the demo's independent totals, the licence check). What is there is left alone, so a second run does nothing.
+set -eu
+
+packages=""
+command -v cc >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
+command -v make >/dev/null 2>&1 || packages="$packages make"
+command -v python3 >/dev/null 2>&1 || packages="$packages python3"
+[ -n "$packages" ] || exit 0
+
+command -v apt-get >/dev/null 2>&1 || {
+    echo "missing and not installed, because there is no apt-get:$packages" >&2
+    exit 1
+}
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null 2>&1 || {
+        echo "missing, and neither root nor sudo to install it:$packages" >&2
+        exit 1
+    }
+    as_root="sudo"
+fi
+echo "installing:$packages" >&2
+$as_root apt-get update -q
+# The list is meant to be split into words.
+# shellcheck disable=SC2086
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
