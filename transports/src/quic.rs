@@ -81,7 +81,7 @@ struct Inner {
 /// A node's UDP socket and the connections over it. Dropping it closes all links, as [`Self::close`] does, unwatched.
 pub struct QuicEndpoint {
     inner: Arc<Inner>,
-    /// Held by every task of ours; gone when the last one has ended.
+    /// Held by the tasks of every link; gone when the last one has ended.
     alive: Option<mpsc::Sender<()>>,
     ended: mpsc::Receiver<()>,
     /// Ends when quinn has let go of the socket.
@@ -109,7 +109,7 @@ impl QuicEndpoint {
             events,
         });
         let (alive, ended) = mpsc::channel(1);
-        tokio::spawn(receive(Arc::clone(&inner), alive.clone()));
+        tokio::spawn(receive(Arc::clone(&inner)));
         Ok(Self { inner, alive: Some(alive), ended, freed: Some(freed) })
     }
 
@@ -198,7 +198,7 @@ impl Inner {
 }
 
 /// Takes incoming connections until the endpoint closes.
-async fn receive(inner: Arc<Inner>, alive: mpsc::Sender<()>) {
+async fn receive(inner: Arc<Inner>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let mut closing = inner.closing.subscribe();
     loop {
@@ -220,9 +220,9 @@ async fn receive(inner: Arc<Inner>, alive: mpsc::Sender<()>) {
             incoming.refuse();
             continue;
         };
-        let (inner, alive) = (Arc::clone(&inner), alive.clone());
+        let inner = Arc::clone(&inner);
         tokio::spawn(async move {
-            let _held = (permit, alive);
+            let _permit = permit;
             let address = incoming.remote_address();
             let greeted = timeout(HANDSHAKE, welcome(&inner, incoming)).await;
             let late = || Err(Error::Lost { reason: "the handshake took too long".into() });

@@ -8,6 +8,7 @@ use jincai_types::{AuthorityId, Fault, Priority, limits};
 use quinn::crypto::rustls::QuicClientConfig;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -144,9 +145,14 @@ async fn stranger(address: SocketAddr, alpn: &[u8], identity: Option<QuicConfig>
     };
     tls.alpn_protocols = vec![alpn.to_vec()];
     let tls = QuicClientConfig::try_from(tls).expect("a QUIC suite");
+    // The windows that our nodes have.
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(quinn::VarInt::from_u32(2 << 20)).receive_window(quinn::VarInt::from_u32(8 << 20));
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(Arc::new(transport));
     let endpoint = quinn::Endpoint::client(loopback()).expect("a socket");
     let name = server_name(province()).to_str().into_owned();
-    let connecting = endpoint.connect_with(quinn::ClientConfig::new(Arc::new(tls)), address, &name).expect("a call");
+    let connecting = endpoint.connect_with(config, address, &name).expect("a call");
     connecting.await.map_err(|e| e.to_string())
 }
 
@@ -239,4 +245,27 @@ async fn an_address_that_leads_nowhere_is_told() {
     let told = timeout(DEADLINE, trouble.wait_for(Option::is_some)).await.expect("in time").expect("held").clone();
     assert_eq!(told.map(|t| t.code), Some("JC-1709"));
     assert!(matches!(link.send(Priority::Control, frame(1, 10)).await, Err(Error::Down { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn classes_that_nobody_reads_do_not_hold_up_control() {
+    let mut far = superior(loopback());
+    let caller = stranger(far.host.local_addr().expect("bound"), b"jincai/1", Some(county_config())).await;
+    let caller = caller.expect("a connection");
+    far.up().await;
+    for class in [Priority::Bulk, Priority::Record, Priority::Interactive] {
+        // As much as queue and windows take.
+        let mut sent = 0;
+        while timeout(Duration::from_millis(500), far.link.send(class, frame(sent, 256 << 10))).await.is_ok() {
+            sent += 1;
+        }
+        assert!(sent > 16, "more than the queue went in");
+    }
+    let urgent = frame(9, 70);
+    far.link.send(Priority::Control, urgent.clone()).await.expect("up");
+    // The stream with the greeting is that of control.
+    let mut control = timeout(DEADLINE, caller.accept_uni()).await.expect("in time").expect("a stream");
+    let mut bytes = vec![0; 4 + 4 + urgent.len()];
+    timeout(DEADLINE, control.read_exact(&mut bytes)).await.expect("it passes the others").expect("open");
+    assert_eq!(bytes, [&[0; 4][..], &70u32.to_be_bytes(), &urgent].concat());
 }
