@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what a bare Debian machine with a Rust toolchain lacks: a C compiler (ring, zstd and mimalloc are built from C), make,
-# and python3 (the demo's independent totals, the licence check). What is there is left alone, so a second run does nothing.
+# Installs what a bare Debian machine with a Rust toolchain lacks: a C compiler and make (ring, zstd and the allocator are built
+# from C), and python3 (the demo's independent totals, the licence check). What is there is left alone, so a second run does nothing.
 set -eu
 
 packages=""
