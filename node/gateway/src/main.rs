@@ -17,9 +17,9 @@ mod shell;
 use clap::Parser;
 use std::process::ExitCode;
 
-/// Gives memory back to the system soon after a large import or query.
+/// Its background thread gives memory back to the system some seconds after a large import or query (decision 0009).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let command = cli::Cli::parse();
