@@ -10,13 +10,13 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the program to its end.
-pub fn jincai(arguments: &[&str]) -> Output {
+pub(crate) fn jincai(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_jincai")).args(arguments).stdin(Stdio::null()).output().expect("the program runs")
 }
 
 /// Looks until something is there; a limit ends the wait, and nothing is assumed about how long it takes.
 #[expect(clippy::disallowed_methods, reason = "a test's patience is real time")]
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -29,7 +29,7 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// One node: its configuration, its process.
-pub struct Node {
+pub(crate) struct Node {
     file: PathBuf,
     http: u16,
     child: Option<Child>,
@@ -38,7 +38,7 @@ pub struct Node {
 
 impl Node {
     /// A ministry of its own, running.
-    pub fn ministry() -> Self {
+    pub(crate) fn ministry() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut node = Self::prepare(directory.path(), "ministry", "000000000", "");
         node._directory = Some(directory);
@@ -60,25 +60,25 @@ impl Node {
     }
 
     /// The configuration file.
-    pub fn file(&self) -> &Path {
+    pub(crate) fn file(&self) -> &Path {
         &self.file
     }
 
     /// Runs a command of the program with this node's configuration.
-    pub fn command(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
         let config = self.file.to_str().expect("a plain path");
         jincai(&[arguments, &["--config", config]].concat())
     }
 
     /// As [`Self::command`], with JSON out.
-    pub fn command_json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn command_json(&self, arguments: &[&str]) -> Value {
         let output = self.command(&[arguments, &["--json"]].concat());
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
     /// Starts the process and waits until it is ready.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let log = std::fs::File::create(self.file.with_extension("log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_jincai"));
         command.args(["run", "--config"]).arg(&self.file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -92,13 +92,13 @@ impl Node {
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().and_then(|()| child.wait()).expect("killed");
     }
 
     /// SIGTERM; it must end well.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let mut child = self.child.take().expect("it runs");
         let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
@@ -131,24 +131,24 @@ impl Node {
     }
 
     /// Any request.
-    pub fn request(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, Value) {
+    pub(crate) fn request(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, Value) {
         self.try_request(method, path, token, body).expect("the node answers")
     }
 
     /// POST with the token.
-    pub fn post(&self, path: &str, body: &str) -> (u16, Value) {
+    pub(crate) fn post(&self, path: &str, body: &str) -> (u16, Value) {
         self.request("POST", path, Some(&self.token()), body)
     }
 
     /// GET with the token; it must succeed.
-    pub fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         let (status, value) = self.request("GET", path, Some(&self.token()), "");
         assert_eq!(status, 200, "{path}: {value}");
         value
     }
 
     /// GET of text.
-    pub fn text(&self, path: &str) -> String {
+    pub(crate) fn text(&self, path: &str) -> String {
         self.request("GET", path, Some(&self.token()), "").1.as_str().unwrap_or_default().to_owned()
     }
 }
@@ -163,15 +163,15 @@ impl Drop for Node {
 }
 
 /// A ministry and one province, linked and enrolled, running.
-pub struct Pair {
-    pub ministry: Node,
-    pub province: Node,
+pub(crate) struct Pair {
+    pub(crate) ministry: Node,
+    pub(crate) province: Node,
     _directory: TempDir,
 }
 
 impl Pair {
     /// Over QUIC.
-    pub fn over_quic() -> Self {
+    pub(crate) fn over_quic() -> Self {
         let port = || UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
         let (above, below) = (port(), port());
         let ministry =
@@ -189,7 +189,7 @@ impl Pair {
     }
 
     /// Over two directories.
-    pub fn over_files() -> Self {
+    pub(crate) fn over_files() -> Self {
         let link = |peer: &str, out: &str, back: &str| {
             format!("[[link]]\npeer = \"{peer}\"\ntransport = \"drop\"\noutgoing = \"{out}\"\nincoming = \"{back}\"\n")
         };

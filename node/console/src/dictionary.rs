@@ -129,11 +129,17 @@ pub(crate) async fn diff(State(node): State<Node>, Path(line): Path<String>, Que
         .await??;
     let mut comparison =
         tokio::task::spawn_blocking(move || compare(&old, &new)).await.map_err(|_| Problem::stopping())??;
+    let longest =
+        [comparison.added.len(), comparison.removed.len(), comparison.renamed.len(), comparison.reparented.len()];
+    let shortened = longest.into_iter().any(|length| length > LISTED);
     comparison.added.truncate(LISTED);
     comparison.removed.truncate(LISTED);
     comparison.renamed.truncate(LISTED);
     comparison.reparented.truncate(LISTED);
-    Ok(Json(json!(comparison)))
+    let mut value = json!(comparison);
+    // The counts are whole; the lists are cut, and say so.
+    value["lists_shortened_to"] = if shortened { json!(LISTED) } else { Value::Null };
+    Ok(Json(value))
 }
 
 pub(crate) async fn verify(State(node): State<Node>, Path(line): Path<String>) -> Answer {

@@ -60,8 +60,14 @@ pub(crate) async fn write_rows(
     let report = node
         .call(move |core, now, log| core.write_rows(now, log, (&table, &query.system), &mut body.as_ref(), all))
         .await??;
-    let status = if all && report.refused > 0 { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    Ok((status, Json(json!(report))).into_response())
+    let mut value = json!(report);
+    if all && report.refused > 0 {
+        let error = jincai_storage::Error::Rows { count: report.refused, rows: report.refused + report.judged };
+        value["code"] = json!(error.code());
+        value["detail"] = json!(error.to_string());
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(value)).into_response());
+    }
+    Ok(Json(value).into_response())
 }
 
 fn show_part(((table, key), part): (&PartId, &Part)) -> Value {
@@ -110,7 +116,6 @@ pub(crate) struct SqlBody {
 
 pub(crate) async fn sql(State(node): State<Node>, Json(body): Json<SqlBody>) -> Answer {
     let result = node.tables().sql(&body.query, Limits::default()).await?;
-    let columns: Vec<Value> =
-        result.columns.iter().map(|c| json!({ "name": c.name, "type": c.kind.name() })).collect();
+    let columns: Vec<Value> = result.columns.iter().map(|c| json!({ "name": c.name, "type": c.kind.name() })).collect();
     Ok(Json(json!({ "columns": columns, "rows": result.rows })))
 }

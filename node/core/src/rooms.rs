@@ -24,7 +24,7 @@ impl RoomSet {
     /// A refusal goes to the room whose message was refused, if that has a use for it; else it is shown as a message.
     fn refusal(&self, delivery: &Delivery<'_>) -> (&'static str, Decision) {
         let note: Option<RefusalNote> = record::from_body("refusal", delivery.payload).ok();
-        let effect = note.and_then(|note| self.storage.refused(&note));
+        let effect = note.and_then(|note| self.storage.refused(delivery.lane.origin, &note));
         match effect {
             Some(effect) => (self.storage.prefix(), Decision::Apply { effect, messages: Vec::new() }),
             None => (inbox::PREFIX, Decision::Apply { effect: Inbox::decide(delivery), messages: Vec::new() }),

@@ -14,6 +14,7 @@ use jincai_types::{AuthorityId, Digest, Millis, decode, encode, hex};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use rustls_pki_types::CertificateDer;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// How long cards and certificates are valid: ten years, until renewal by itself exists.
@@ -90,7 +91,7 @@ pub(crate) fn keys(config: &Config) -> Result<KeyRing, Error> {
 /// Makes the data directory, keys, the API token and the request to the superior. The ministry needs no superior.
 pub(crate) fn init(config: &Config) -> Result<(), Error> {
     let file = |source| Error::File { path: config.data.clone(), source };
-    std::fs::create_dir_all(&config.data).map_err(file)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data).map_err(file)?;
     let keys_path = config.file("keys.cbor");
     if keys_path.exists() {
         return Err(Error::Exists { path: keys_path });

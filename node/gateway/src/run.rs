@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Milliseconds between ticks of the core.
 const TICK: Duration = Duration::from_millis(50);
+/// Newest records kept in memory for sending; older ones come from the page cache.
+const CACHE_BYTES: usize = 2 << 20;
 /// Calls that may wait.
 const CALLS: usize = 256;
 /// A table engine that nobody asked for so long gives its memory back.
@@ -47,6 +49,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let settings = jincai_journal::Config {
         segment_bytes: config.journal.segment_mib << 20,
         salt: entropy.number()?,
+        cache_bytes: CACHE_BYTES,
         ..jincai_journal::Config::default()
     };
     let (engine, recovery) = Engine::open(disk, settings)?;

@@ -312,7 +312,7 @@ impl World {
             }
             Happening::Join(child, superior) => self.join(child, superior)?,
             Happening::Work => {
-                if self.now < BEGIN + SETTLE && self.report.broken.is_empty() && self.working() {
+                if self.working() {
                     let pause = self.random.between(50, 600);
                     self.at(pause, Happening::Work);
                     self.work()?;

@@ -38,6 +38,8 @@ pub struct Staged {
 pub struct WriteReport {
     /// Rows written.
     pub accepted: u64,
+    /// Good rows, written or not.
+    pub judged: u64,
     /// Rows refused.
     pub refused: u64,
     /// The first thousand refused rows, spelled out.
@@ -145,6 +147,7 @@ impl Storage {
         let spec = self.spec_of(table)?;
         let mut report = WriteReport {
             accepted: judged.accepted,
+            judged: judged.accepted,
             refused: judged.refused,
             refusals: judged.refusals,
             parts: Vec::new(),
@@ -258,12 +261,15 @@ impl Storage {
         Staged { effect: encode(&effect), messages }
     }
 
-    /// The effect of a collector's refusal of one of our batches; `None` if it is not about one.
+    /// The effect of the refusal of one of our batches by its collector; `None` if it is not about one, or from another.
     #[must_use]
-    pub fn refused(&self, note: &RefusalNote) -> Option<Vec<u8>> {
+    pub fn refused(&self, from: AuthorityId, note: &RefusalNote) -> Option<Vec<u8>> {
         let (name, version) = note.id.rsplit_once('@').filter(|_| note.kind == BATCH)?;
         let version: u64 = version.parse().ok()?;
         let ((table, part), _) = self.parts.iter().find(|((table, part), _)| part_name(table, part) == name)?;
+        if self.spec_of(table).ok()?.collector != from {
+            return None;
+        }
         let reason = format!("{}: {}", note.code, note.reason);
         Some(encode(&Effect::Refused { table: table.clone(), part: part.clone(), version, reason }))
     }
@@ -290,6 +296,13 @@ impl Storage {
 
     fn decide_spec(&self, delivery: &Delivery<'_>) -> Result<Vec<u8>, Error> {
         let spec: Spec = decode("collection spec", delivery.payload, limits::PAYLOAD_BYTES)?;
+        // Whoever is addressed as «below the origin» has the origin above it; nobody else may impose a spec.
+        if delivery.lane.destination != Destination::Below(delivery.lane.origin) {
+            return Err(Error::Spec {
+                id: spec.id,
+                reason: "it does not come from an authority above this one".into(),
+            });
+        }
         self.fits(&spec)?;
         Ok(encode(&Effect::Spec { spec }))
     }

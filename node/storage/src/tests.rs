@@ -1,8 +1,9 @@
 //! Standard storage through its public doors, with an in-memory stand-in for the journal.
 
 use super::*;
-use jincai_exchange::{Decision, Delivery, Outgoing, Parts, Place, Room};
-use jincai_types::{AuthorityId, ColumnType, Digest, Epoch, PartRecord, Priority, TableEffect};
+use jincai_exchange::record::Cause;
+use jincai_exchange::{Decision, Delivery, Outgoing, Parts, Place, RefusalNote, Room};
+use jincai_types::{AuthorityId, ColumnType, Destination, Digest, Epoch, PartRecord, Priority, TableEffect};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -199,6 +200,33 @@ fn a_batch_that_is_not_what_its_source_signed_is_refused_by_figure() {
     refused(&lie(&|b| b.part.month.month = 2), "another month");
     refused(&lie(&|b| b.rows = zstd::encode_all(&vec![0u8; 70 << 20][..], 1).expect("zips").into()), "64 MiB");
     refused(&lie(&|b| b.spec = "other".into()), "not in force");
+}
+
+#[test]
+fn only_a_superior_releases_specs_and_only_the_collector_refuses_batches() {
+    let (mut county, mut ministry) = (Node::new("370502000"), Node::new("000000000"));
+    let next = Spec { version: 2, title: "mine".into(), ..spec() };
+    let message = county.storage.release_spec(next, 0).expect("a good spec").messages.remove(0);
+    let sideways = Outgoing { destination: Destination::Authority(id("000000000")), ..message };
+    assert!(matches!(ministry.receive(&sideways, "370502000"), Decision::Refuse(r) if r.code == "JC-1501"));
+    county.write(&format!("{HEADER}1,2021-01-02,P1,12.50,GBP\n"), true).expect("written");
+    let batch = county.collect(60_000).remove(0);
+    let note = RefusalNote {
+        cause: Cause {
+            lane: "370502000>000000000/record".parse().expect("lane"),
+            epoch: Epoch::default(),
+            sequence: 1,
+        },
+        id: batch.attributes.id.clone(),
+        kind: batch.attributes.kind.clone(),
+        subject: batch.attributes.subject.clone(),
+        code: "JC-1508".into(),
+        reason: "differs".into(),
+    };
+    assert!(county.storage.refused(id("370522000"), &note).is_none(), "a stranger's word");
+    let effect = county.storage.refused(id("000000000"), &note).expect("the collector's word");
+    county.apply(&effect);
+    assert!(county.storage.parts().all(|(_, p)| matches!(p.state, PartState::Refused(_))));
 }
 
 #[test]
