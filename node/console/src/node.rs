@@ -12,10 +12,13 @@ use tokio::sync::{mpsc, oneshot};
 /// What a call leaves behind: run it when everything the call staged is durable.
 pub(crate) type Release = Box<dyn FnOnce() + Send>;
 
+/// Runs with the core; returns what lets the caller go.
+type Run = Box<dyn FnOnce(&mut Core, Millis, &dyn Log) -> Release + Send>;
+
 /// Something to do on the core thread.
 pub struct Call {
-    /// Runs with the core; returns what lets the caller go.
-    pub run: Box<dyn FnOnce(&mut Core, Millis, &dyn Log) -> Release + Send>,
+    /// What to do.
+    pub run: Run,
 }
 
 /// A handle to a running node; clones share it.

@@ -92,23 +92,18 @@ pub(crate) async fn metrics(State(node): State<Node>) -> Result<Response, Proble
                 write_metric(&mut out, &format!("jincai_{name}_total"), help, "counter", &[("", value)]);
             }
             let links = core.exchange().links();
-            let labelled = |value: &dyn Fn(&jincai_exchange::LinkReport) -> u64| -> Vec<(String, u64)> {
-                links.iter().map(|l| (format!("{{peer=\"{}\"}}", l.peer), value(l))).collect()
-            };
-            let gauges: [(&str, &str, Vec<(String, u64)>); 4] = [
-                ("jincai_link_up", "Whether a neighbour can be reached.", labelled(&|l| u64::from(l.up))),
-                ("jincai_custody_batches", "Batches in custody for a neighbour.", labelled(&|l| l.batches)),
-                ("jincai_custody_bytes", "Bytes in custody for a neighbour.", labelled(&|l| l.bytes)),
-                (
-                    "jincai_receipt_age_milliseconds",
-                    "Time since a neighbour last signed for something.",
-                    labelled(&|l| if l.last_receipt == 0 { 0 } else { now.saturating_sub(l.last_receipt) }),
-                ),
-            ];
-            for (name, help, samples) in &gauges {
+            let mut gauge = |name: &str, help: &str, value: &dyn Fn(&jincai_exchange::LinkReport) -> u64| {
+                let samples: Vec<(String, u64)> =
+                    links.iter().map(|l| (format!("{{peer=\"{}\"}}", l.peer), value(l))).collect();
                 let samples: Vec<(&str, u64)> = samples.iter().map(|(label, value)| (label.as_str(), *value)).collect();
                 write_metric(&mut out, name, help, "gauge", &samples);
-            }
+            };
+            gauge("jincai_link_up", "Whether a neighbour can be reached.", &|l| u64::from(l.up));
+            gauge("jincai_custody_batches", "Batches in custody for a neighbour.", &|l| l.batches);
+            gauge("jincai_custody_bytes", "Bytes in custody for a neighbour.", &|l| l.bytes);
+            gauge("jincai_receipt_age_milliseconds", "Time since a neighbour last signed for something.", &|l| {
+                if l.last_receipt == 0 { 0 } else { now.saturating_sub(l.last_receipt) }
+            });
             write_metric(&mut out, "jincai_durable_record", "Last durable record.", "gauge", &[("", core.durable())]);
             out
         })

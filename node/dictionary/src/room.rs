@@ -31,7 +31,7 @@ const NATIONAL: &str = "national";
 /// Most lines on one node.
 const LINES: usize = 1024;
 /// Snapshots kept open; each holds its index, about 1.5 MB for a national one.
-const OPEN_SNAPSHOTS: usize = 8;
+const OPEN_SNAPSHOTS: usize = 2;
 
 /// A release that this node holds.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::demo::nodes::{prepare, wait_for};
 use crate::error::Error;
 use crate::output::{progress, progress_done, show};
-use crate::{commands, config::Config, run};
+use crate::{config::Config, run};
 use jincai_types::{Destination, Lane, Priority};
 use serde_json::json;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(crate) fn relay(transport: &str, messages: u64, json: bool) -> Result<(), Er
     let Some(ministry) = nodes.pop() else { return Err(Error::Check("no node to relay from".into())) };
     province.start()?;
     let config = Config::load(&ministry.file)?;
-    let runtime = commands::runtime()?;
+    let runtime = run::runtime()?;
     let measured = runtime.block_on(measure(&config, province.authority, messages));
     let applied = wait_for("the other node to apply everything", || {
         let status = province.status()?;
@@ -45,16 +45,9 @@ pub(crate) fn relay(transport: &str, messages: u64, json: bool) -> Result<(), Er
     applied?;
     latencies.sort_unstable();
     let at = |share: f64| {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a rank in a list"
-        )]
         let rank = (latencies.len() as f64 * share) as usize;
         latencies.get(rank.min(latencies.len().saturating_sub(1))).map_or(0.0, |d| d.as_secs_f64() * 1000.0)
     };
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = messages as f64 / elapsed.as_secs_f64();
     let value = json!({
         "jincai": rate.round(), "unit": "messages/s", "transport": transport, "messages": messages, "payload_bytes": PAYLOAD,

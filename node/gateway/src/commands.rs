@@ -4,14 +4,13 @@ use crate::cli::{
     Bench, Cli, Collect, Command, ConfigCommand, Dict, Enrol, Envelope, Format, Journal, Node, Queue, SpecCommand,
 };
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read};
 use crate::output::{complain, progress, progress_done, say, show, table};
 use crate::{bench, demo, run};
 use jincai_crypto::verify_evidence;
 use jincai_journal::{DirDisk, MemoryBlobs};
-use jincai_storage::Spec;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -25,7 +24,7 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Run(node) => {
             let config = Config::load(&node.config)?;
             logs(&config)?;
-            runtime()?.block_on(run::run(&config))
+            run::runtime()?.block_on(run::run(&config))
         }
         Command::Status(node) => get(&node, "/api/v1/status"),
         Command::Doctor(node) => doctor(&node),
@@ -38,7 +37,7 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Dict(command) => dictionary(command),
         Command::Spec(SpecCommand::Release { node, file }) => {
             let text = String::from_utf8_lossy(&read(&file)?).into_owned();
-            show(&client(&node)?.post_json("/api/v1/specs", &json!(spec(&text)?))?, node.json);
+            show(&client(&node)?.post_json("/api/v1/specs", &json!(config::spec(&text)?))?, node.json);
             Ok(())
         }
         Command::Spec(SpecCommand::List(node)) => get(&node, "/api/v1/specs"),
@@ -65,12 +64,6 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
     }
 }
 
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let built = builder.worker_threads(2).enable_all().build();
-    built.map_err(|source| Error::System { what: "the runtime", source })
-}
-
 fn logs(config: &Config) -> Result<(), Error> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
         .map_err(|e| Error::Check(format!("log.level: {e}")))?;
@@ -95,11 +88,6 @@ fn get(node: &Node, path: &str) -> Result<(), Error> {
 fn post(node: &Node, path: &str) -> Result<(), Error> {
     show(&client(node)?.post(path, "application/json", b"")?, node.json);
     Ok(())
-}
-
-/// A collection spec in TOML.
-pub(crate) fn spec(text: &str) -> Result<Spec, Error> {
-    toml::from_str(text).map_err(|e| Error::Check(format!("the spec cannot be read: {e}")))
 }
 
 fn init(node: &Node) -> Result<(), Error> {
@@ -254,7 +242,7 @@ fn sql(node: &Node, query: &str, format: Format) -> Result<(), Error> {
     }
     let columns: Vec<String> =
         result["columns"].as_array().into_iter().flatten().map(|c| crate::output::plain(&c["name"])).collect();
-    let rows: Vec<Vec<String>> = result["rows"].as_array().into_iter().flatten().map(|row| cells(row)).collect();
+    let rows: Vec<Vec<String>> = result["rows"].as_array().into_iter().flatten().map(cells).collect();
     if format == Format::Csv {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let wrong = |e: csv::Error| Error::Check(e.to_string());

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use jincai_policies::LinkPolicy;
+use jincai_storage::Spec;
 use jincai_types::AuthorityId;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -169,6 +170,11 @@ impl Config {
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.data.join(name)
     }
+}
+
+/// A collection spec in TOML.
+pub(crate) fn spec(text: &str) -> Result<Spec, Error> {
+    toml::from_str(text).map_err(|e| Error::Check(format!("the spec cannot be read: {e}")))
 }
 
 #[expect(clippy::disallowed_methods, reason = "configuration is the one place that reads the environment")]

@@ -4,7 +4,7 @@
 use crate::config::{Config, Transport};
 use crate::enrol::Enrolment;
 use crate::error::Error;
-use crate::shell::Input;
+use crate::input::Input;
 use bytes::Bytes;
 use jincai_core::Event;
 use jincai_crypto::TlsIdentity;

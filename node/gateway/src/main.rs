@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod enrol;
 mod error;
+mod input;
 mod links;
 mod output;
 mod run;

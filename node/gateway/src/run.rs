@@ -4,8 +4,9 @@ use crate::clock;
 use crate::config::Config;
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read, write_private};
+use crate::input::{Input, QUEUE};
 use crate::links::Links;
-use crate::shell::{Durable, Input, QUEUE, Shell};
+use crate::shell::{Durable, Shell};
 use jincai_console::{Call, Node, router};
 use jincai_core::{Core, Event, node_setup};
 use jincai_crypto::{Entropy, SystemEntropy, sha256};
@@ -142,6 +143,13 @@ async fn forward(mut calls: mpsc::Receiver<Call>, inputs: mpsc::Sender<Input>) {
             return;
         }
     }
+}
+
+/// The runtime of the transports and the API; the core has a thread of its own.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let built = builder.worker_threads(2).enable_all().build();
+    built.map_err(|source| Error::System { what: "the runtime", source })
 }
 
 /// Runs until SIGTERM or SIGINT.

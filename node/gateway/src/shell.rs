@@ -6,8 +6,8 @@
 
 use crate::clock;
 use crate::error::Error;
+use crate::input::Input;
 use crate::links::Links;
-use jincai_console::Call;
 use jincai_core::{Action, Core, Event};
 use jincai_exchange::Notice;
 use jincai_journal::{Journal, Reader};
@@ -18,23 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
-/// Events and calls that may wait.
-pub(crate) const QUEUE: usize = 4096;
 /// A turn ends after so many inputs, or so many bytes of records, at the latest.
 const TURN_INPUTS: usize = 512;
 const TURN_BYTES: usize = 4 << 20;
-
-/// What the core's thread is told.
-pub(crate) enum Input {
-    /// Something happened.
-    Event(Event),
-    /// Somebody wants something done.
-    Call(Call),
-    /// The journal moved.
-    Wake,
-    /// Finish what is under way and close the journal.
-    Stop,
-}
 
 /// What the journal's thread and the core's share.
 #[derive(Debug, Default)]

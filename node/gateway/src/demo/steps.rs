@@ -5,7 +5,7 @@ use super::data::{self, Requests};
 use super::nodes::{DemoNode, pause, prepare, put, wait_for};
 use crate::client::Client;
 use crate::clock;
-use crate::commands::spec;
+use crate::config::spec;
 use crate::error::Error;
 use crate::output::progress;
 use serde_json::{Value, json};
@@ -24,6 +24,11 @@ const COUNTIES: [(usize, &str, &str); 2] = [(2, "370502", "370502000"), (3, "370
 const REQUEST_ROWS: usize = 5_000;
 /// How long the province stays away, in milliseconds.
 const AWAY: u64 = 2_000;
+
+/// A node's partitions by name: version, rows, digest, state.
+type Parts = BTreeMap<String, (u64, u64, String, String)>;
+/// By county and month: fen and rows.
+type Totals = BTreeMap<(String, String), (i64, u64)>;
 
 pub(crate) struct Demo {
     directory: PathBuf,
@@ -277,7 +282,7 @@ impl Demo {
     }
 
     /// The ministry's parts, by name: version, rows, digest.
-    fn parts(&self, node: usize) -> Result<BTreeMap<String, (u64, u64, String, String)>, Error> {
+    fn parts(&self, node: usize) -> Result<Parts, Error> {
         let value = self.nodes[node].client.get("/api/v1/collection")?;
         let one = |p: &Value| {
             let text = |key: &str| p[key].as_str().unwrap_or_default().to_owned();
@@ -328,7 +333,7 @@ impl Demo {
     }
 
     /// County × month as the ministry answers: fen and rows.
-    fn ministry_totals(&self) -> Result<BTreeMap<(String, String), (i64, u64)>, Error> {
+    fn ministry_totals(&self) -> Result<Totals, Error> {
         let query = "SELECT _authority, _month, sum(amount), count(*) FROM payments GROUP BY _authority, _month";
         let mut out = BTreeMap::new();
         for row in self.sql(query)? {
