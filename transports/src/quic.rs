@@ -2,9 +2,9 @@
 //!
 //! The inferior dials, the superior accepts; either end may do both. The accepting end greets with an empty frame on its
 //! control stream once it knows who called: in TLS 1.3 the caller's handshake ends before its certificate is judged, and
-//! a link that was never accepted must not be reported up. Windows are sized so that the four classes together never
-//! exceed the connection's: a class that is not read cannot hold up another. A stream a message would be five times
-//! slower, and windows above 16 MiB make quinn give up on gaps.
+//! a link that was never accepted must not be reported up. Streams are written and
+//! read by tasks of their own, so that a full class does not hold up another on the way to the events' channel. A stream a
+//! message would be five times slower, and windows above 16 MiB make quinn give up on gaps.
 
 mod dial;
 mod refusal;
@@ -43,9 +43,9 @@ const CLOSING: Duration = Duration::from_secs(4);
 /// Handshakes under way at once; more callers are turned away and come again.
 const HANDSHAKES: usize = 256;
 /// Bytes that the peer may send ahead on one class's stream.
-const STREAM_WINDOW: u32 = 2 << 20;
-/// Bytes under way on a connection: those of its four streams.
-const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Bytes that the peer may send ahead on all streams, and that we keep until the peer has acknowledged them.
+const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// What a node needs for QUIC.
 #[derive(Debug)]

@@ -1,17 +1,19 @@
 //! Doubles that use every freedom of the contract: a mailbox that loses, doubles, reorders, cuts and fails, and a session
 //! that breaks off within frames. They prove the suite as much as the drivers.
 
-use crate::suite::{End, Promises, Wire, conforms};
+use crate::suite::{DEADLINE, End, Promises, Wire, conforms, frame};
 use bytes::Bytes;
 use jincai_crypto::{Entropy, SeededEntropy};
 use jincai_transports::{Error, Events, Link, Mailbox, Session, Shape, mailbox_link, session_link};
 use jincai_types::{AuthorityId, Priority};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 fn peers() -> [AuthorityId; 2] {
     ["370000000", "370502000"].map(|text| text.parse().expect("id"))
@@ -319,4 +321,80 @@ async fn a_session_that_breaks_off_conforms() {
     for seed in 1..4 {
         conforms(BadSessions(seed)).await;
     }
+}
+
+/// A mailbox that gives back what was put, less some bytes at first: as a tool that copies slowly, or stops half-way.
+struct SlowCopy {
+    entry: Mutex<Option<Vec<u8>>>,
+    /// Bytes that are still missing at each look; the last number holds from then on.
+    missing: Vec<usize>,
+    looks: AtomicUsize,
+    /// At which look the entry was set aside.
+    aside: mpsc::Sender<usize>,
+}
+
+impl Mailbox for SlowCopy {
+    async fn put(&self, _class: Priority, entry: Bytes) -> Result<(), Error> {
+        *self.entry.lock().expect("whole") = Some(entry.to_vec());
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<String>, Error> {
+        Ok(self.entry.lock().expect("whole").iter().map(|_| "entry".to_owned()).collect())
+    }
+
+    async fn get(&self, _name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let look = self.looks.fetch_add(1, Ordering::SeqCst);
+        let missing = self.missing[look.min(self.missing.len() - 1)];
+        Ok(self.entry.lock().expect("whole").as_ref().map(|entry| entry[..entry.len() - missing].to_vec()))
+    }
+
+    async fn remove(&self, _name: &str) -> Result<(), Error> {
+        *self.entry.lock().expect("whole") = None;
+        Ok(())
+    }
+
+    async fn set_aside(&self, name: &str) -> Result<(), Error> {
+        self.aside.send(self.looks.load(Ordering::SeqCst)).await.expect("somebody listens");
+        self.remove(name).await
+    }
+}
+
+/// What becomes of one entry: the frame, or the look at which it was set aside.
+async fn slow_copy(missing: Vec<usize>) -> Result<Vec<u8>, usize> {
+    let (aside, mut set_aside) = mpsc::channel(1);
+    let mailbox = SlowCopy { entry: Mutex::default(), missing, looks: AtomicUsize::new(0), aside };
+    let (sender, events) = mpsc::channel(8);
+    let link = mailbox_link(peers()[0], mailbox, Duration::from_millis(1), sender);
+    let mut end = End::new(link, events, ());
+    end.up().await;
+    end.link.send(Priority::Record, frame(1, 500)).await.expect("up");
+    tokio::select! {
+        event = timeout(DEADLINE, end.events.recv()) => Ok(end.observe(event.expect("in time")).expect("a frame")),
+        look = set_aside.recv() => Err(look.expect("the mailbox lives")),
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_grows_is_waited_for_and_one_that_does_not_is_set_aside() {
+    assert_eq!(slow_copy((0..30).rev().collect()).await.as_deref(), Ok(&frame(1, 500)[..]));
+    // It stands still for four looks at a time, then grows.
+    assert!(slow_copy([9, 9, 9, 9, 8, 8, 8, 8, 7, 7, 7, 7, 0].into()).await.is_ok());
+    assert_eq!(slow_copy([9].into()).await, Err(5));
+    assert_eq!(slow_copy([9, 8].into()).await, Err(6));
+}
+
+#[tokio::test]
+async fn a_newer_session_takes_the_place_of_the_older() {
+    let dice = Dice::new(1);
+    let ((old, old_far), (new, new_far)) = (BadSession::pair(&dice), BadSession::pair(&dice));
+    let ((arrivals, arriving), (sender, events)) = (mpsc::channel(1), mpsc::channel(8));
+    let mut end = End::new(session_link(peers()[0], arriving, sender), events, ());
+    arrivals.send(old).await.expect("the driver runs");
+    end.up().await;
+    arrivals.send(new).await.expect("the driver runs");
+    end.down().await;
+    end.up().await;
+    assert!(old_far.closed().await.to_string().contains("newer"));
+    assert!(new_far.cut.borrow().is_none(), "the newer one goes on");
 }

@@ -146,25 +146,6 @@ async fn what_is_no_whole_frame_is_never_delivered_and_set_aside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_is_still_growing_is_waited_for() {
-    let folder = folders();
-    let frame = frame(3, 3000);
-    let entry = entries(&folder, &[&frame]).await.remove(0);
-    let mut far = far(&folder);
-    far.up().await;
-    // A tool that copies under the final name, a byte more at each of more looks than an unreadable entry gets.
-    let path = folder.path().join("up").join(file(1));
-    let mut ticks = interval(Duration::from_millis(10));
-    for length in entry.len() - 12..entry.len() {
-        fs::write(&path, &entry[..length]).expect("written");
-        ticks.tick().await;
-    }
-    fs::write(&path, &entry).expect("written");
-    let event = timeout(DEADLINE, far.events.recv()).await.expect("in time");
-    assert_eq!(far.observe(event).as_deref(), Some(&frame[..]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn foreign_and_temporary_names_are_left_alone() {
     let folder = folders();
     let entry = entries(&folder, &[b"x"]).await.remove(0);

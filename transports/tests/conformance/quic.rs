@@ -145,7 +145,7 @@ async fn stranger(address: SocketAddr, alpn: &[u8], identity: Option<QuicConfig>
     };
     tls.alpn_protocols = vec![alpn.to_vec()];
     let tls = QuicClientConfig::try_from(tls).expect("a QUIC suite");
-    // The windows that our nodes have.
+    // A connection's window that three full streams do not use up.
     let mut transport = quinn::TransportConfig::default();
     transport.stream_receive_window(quinn::VarInt::from_u32(2 << 20)).receive_window(quinn::VarInt::from_u32(8 << 20));
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
@@ -203,16 +203,21 @@ async fn a_newer_connection_replaces_one_that_may_be_half_open() {
     assert_eq!((far.ups, far.downs), (2, 1));
     timeout(DEADLINE, older.closed()).await.expect("the older one is ended");
     deliver(&mut right, &mut far, &[(Priority::Control, frame(1, 50))], true).await;
+    while let Ok(event) = right.events.try_recv() {
+        right.observe(Some(event));
+    }
+    assert_eq!((right.ups, right.downs), (1, 0), "the newer one stays");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_is_held_once_by_a_neighbour_and_can_be_taken_again() {
-    let far = superior(loopback());
+    let mut far = superior(loopback());
     assert!(matches!(far.host.accept(county()), Err(Error::InUse { .. })));
     assert!(matches!(far.host.accept(AuthorityId::MINISTRY), Err(Error::NotANeighbour { .. })));
-    let End { link, host, mut events, .. } = far;
-    let mut near = inferior(county_config(), host.local_addr().expect("bound"));
+    let mut near = inferior(county_config(), far.host.local_addr().expect("bound"));
     near.up().await;
+    far.up().await;
+    let End { link, host, mut events, .. } = far;
     drop(link);
     near.down().await;
     while !matches!(timeout(DEADLINE, events.recv()).await.expect("in time"), Some(LinkEvent::Down { .. })) {}
