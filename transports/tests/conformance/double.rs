@@ -45,7 +45,7 @@ struct BadMailbox {
 
 impl BadMailbox {
     fn fails(&self) -> Result<(), Error> {
-        if self.dice.roll(2000) == 0 {
+        if self.dice.roll(1000) == 0 {
             return Err(Error::Lost { reason: "the dice say so".into() });
         }
         Ok(())
@@ -112,7 +112,7 @@ struct Directions {
 fn bad_mailbox(peer: AuthorityId, dice: &Dice, outgoing: &Entries, incoming: &Entries, events: Events) -> Link {
     let (outgoing, incoming) = (Arc::clone(outgoing), Arc::clone(incoming));
     let mailbox = BadMailbox { dice: dice.clone(), outgoing, incoming };
-    mailbox_link(peer, mailbox, Duration::from_millis(2), events)
+    mailbox_link(peer, mailbox, Duration::from_millis(10), events)
 }
 
 impl Wire for BadMailboxes {
