@@ -3,7 +3,7 @@
 use crate::inbox::Inbox;
 use crate::rooms::RoomSet;
 use crate::{Error, NOTE};
-use jincai_crypto::{Directory, Entropy, KeyRing, export_evidence};
+use jincai_crypto::export_evidence;
 use jincai_dictionary::{Dictionary, ImportReport, Release, ReleaseOrder};
 use jincai_exchange::{Context, Exchange, LinkKind, Notice, Outgoing, Output, Room, Send, Setup};
 use jincai_journal::{Blobs, Log, Record};
@@ -66,18 +66,6 @@ pub struct Core {
     appended: RecordNumber,
 }
 
-/// The exchange's setup of a node, in one place for gateway and simulation.
-#[must_use]
-pub fn node_setup(
-    authority: AuthorityId,
-    keys: KeyRing,
-    entropy: Box<dyn Entropy>,
-    directory: Directory,
-    policy: jincai_policies::LinkPolicy,
-) -> Setup {
-    Setup { authority, keys, entropy, directory, policy }
-}
-
 impl Core {
     /// Rebuilds a node from its journal. `clean` says whether the journal ended with a closing mark. Table changes of the
     /// past are among the first turn's actions.
@@ -102,7 +90,7 @@ impl Core {
     pub fn step(&mut self, now: Millis, event: Event, log: &dyn Log) -> Result<(), Error> {
         let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
         match event {
-            Event::LinkUp(peer, kind) => self.exchange.link_up(peer, kind, ctx)?,
+            Event::LinkUp(peer, kind) => self.exchange.link_up(peer, kind, ctx),
             Event::LinkDown(peer) => self.exchange.link_down(peer, now),
             Event::Frame(peer, bytes) => self.exchange.frame(peer, &bytes, ctx)?,
             Event::Durable(number) => self.durable = number,

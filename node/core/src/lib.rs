@@ -8,7 +8,7 @@ mod error;
 mod inbox;
 mod rooms;
 
-pub use crate::core::{Action, Core, Event, Turn, node_setup};
+pub use crate::core::{Action, Core, Event, Turn};
 pub use error::Error;
 pub use inbox::{Inbox, NOTE, Note, note_id};
 pub use rooms::RoomSet;

@@ -107,8 +107,7 @@ impl Exchange {
                         self.apply_message(cause, &attributes, &payload, (held.record, index), ctx)?
                     }
                     Err(error) => {
-                        let refusal = Refusal { code: error.code(), reason: error.to_string() };
-                        self.refuse(cause, &Attributes::default(), refusal, ctx)?;
+                        self.refuse(cause, &Attributes::default(), Refusal::from(&error.into()), ctx)?;
                         true
                     }
                 };
@@ -143,8 +142,7 @@ impl Exchange {
             Some((_, Decision::Refuse(refusal))) => return self.refuse(cause, attributes, refusal, ctx).map(|()| true),
             None => {
                 let error = Error::NoRoom { kind: attributes.kind.clone() };
-                let refusal = Refusal { code: error.code(), reason: error.to_string() };
-                return self.refuse(cause, attributes, refusal, ctx).map(|()| true);
+                return self.refuse(cause, attributes, Refusal::from(&error), ctx).map(|()| true);
             }
         };
         self.stage_effect(Some(cause), room, effect, ctx)?;
@@ -179,8 +177,7 @@ impl Exchange {
     ) -> Result<(), Error> {
         let digest = sha256(payload);
         if attributes.id != digest.to_string() {
-            let error = Error::Part;
-            return self.refuse(cause, attributes, Refusal { code: error.code(), reason: error.to_string() }, ctx);
+            return self.refuse(cause, attributes, Refusal::from(&Error::Part), ctx);
         }
         let effect = record::to_body(&(digest, record, index as u64));
         self.stage_effect(Some(cause), BULK, effect, ctx)?;

@@ -142,7 +142,6 @@ impl Exchange {
             exchange.epoch = Epoch { number, salt: exchange.entropy.number()? };
             ctx.out.record(kind::EPOCH, record::to_body(&exchange.epoch));
         }
-        exchange.counters = Counters::default();
         exchange.issue_card_slot();
         exchange.unblock(ctx)?;
         Ok(exchange)
@@ -227,10 +226,9 @@ impl Exchange {
             if matches!(lane.destination, Destination::Authority(_)) {
                 continue;
             }
+            let came_from_there = self.directory.tree().next_hops(self.me, Destination::Authority(lane.origin), None);
             for hop in self.directory.tree().next_hops(self.me, lane.destination, None) {
                 let link = self.links.entry(hop).or_default();
-                let came_from_there =
-                    self.directory.tree().next_hops(self.me, Destination::Authority(lane.origin), None);
                 if !link.knows(lane) && !came_from_there.contains(&hop) {
                     batches.values().for_each(|held| link.hold(*lane, *held, now));
                 }
@@ -291,10 +289,9 @@ impl Exchange {
 
     /// A neighbour can be reached now. Who it is was proven by the transport's certificates; an inferior whose card has
     /// not arrived yet brings it over this very link.
-    pub fn link_up(&mut self, peer: AuthorityId, up: LinkKind, ctx: &mut Context<'_>) -> Result<(), Error> {
+    pub fn link_up(&mut self, peer: AuthorityId, up: LinkKind, ctx: &mut Context<'_>) {
         self.links.entry(peer).or_default().reset(Some(up), ctx.now);
         self.say_hello(peer, ctx);
-        Ok(())
     }
 
     /// Says hello; `heard` asks the peer for its own, as long as that has not come.

@@ -54,6 +54,12 @@ pub struct Refusal {
     pub reason: String,
 }
 
+impl From<&crate::Error> for Refusal {
+    fn from(error: &crate::Error) -> Self {
+        Self { code: error.code(), reason: error.to_string() }
+    }
+}
+
 /// A message that a room or a caller wants sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {

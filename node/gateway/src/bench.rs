@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 /// Producers that submit and wait at once.
 const PRODUCERS: u64 = 1024;
 const PAYLOAD: usize = 1024;
+/// How long the whole measurement may take.
+const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Measures and prints.
 pub(crate) fn relay(transport: &str, messages: u64, json: bool) -> Result<(), Error> {
@@ -35,7 +37,10 @@ pub(crate) fn relay(transport: &str, messages: u64, json: bool) -> Result<(), Er
     province.start()?;
     let config = Config::load(&ministry.file)?;
     let runtime = run::runtime()?;
-    let measured = runtime.block_on(measure(&config, province.authority, messages));
+    let measured = runtime.block_on(async {
+        let measured = tokio::time::timeout(PATIENCE, measure(&config, province.authority, messages)).await;
+        measured.unwrap_or_else(|_| Err(Error::Check(format!("not relayed within {} s", PATIENCE.as_secs()))))
+    });
     let applied = wait_for("the other node to apply everything", || {
         let status = province.status()?;
         Ok(status["notes"].as_u64().filter(|n| *n >= messages))

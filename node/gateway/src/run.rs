@@ -8,8 +8,9 @@ use crate::input::{Input, QUEUE};
 use crate::links::Links;
 use crate::shell::{Durable, Shell};
 use jincai_console::{Call, Node, router};
-use jincai_core::{Core, Event, node_setup};
+use jincai_core::{Core, Event};
 use jincai_crypto::{Entropy, SystemEntropy, sha256};
+use jincai_exchange::Setup;
 use jincai_journal::{DirBlobs, DirDisk, Engine, Journal};
 use jincai_tables::Tables;
 use std::collections::VecDeque;
@@ -63,7 +64,13 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let durable = Arc::new(Durable::default());
     let tables = Arc::new(Tables::new(Arc::new(log.clone())));
     let tls = keys.tls_identity();
-    let setup = node_setup(config.authority, keys, Box::new(entropy), enrolment.directory()?, config.policy.clone());
+    let setup = Setup {
+        authority: config.authority,
+        keys,
+        entropy: Box::new(entropy),
+        directory: enrolment.directory()?,
+        policy: config.policy.clone(),
+    };
     let core = Core::open(setup, blobs, recovery.clean, clock::now(), &log)?;
     let journal = Journal::start(engine, Arc::clone(&durable).callback(inputs.clone()))?;
     let (transports, links) = Links::start(config, &enrolment, tls, log.clone(), inputs.clone()).await?;

@@ -1,8 +1,8 @@
 //! One simulated node: a disk that outlives it, and, while it runs, its engine and core.
 
-use jincai_core::{Action, Core, Event, node_setup};
+use jincai_core::{Action, Core, Event};
 use jincai_crypto::{Directory, KeyRing, SeededEntropy};
-use jincai_exchange::{Frame, Payload, read_batch};
+use jincai_exchange::{Frame, Payload, Setup, read_batch};
 use jincai_journal::{Config, Engine, MemoryBlobs, MemoryDisk, Reader, Record};
 use jincai_policies::LinkPolicy;
 use jincai_types::{AuthorityId, Lane, LanePosition, Millis, RecordNumber};
@@ -74,7 +74,8 @@ impl Node {
         let log = engine.reader();
         let keys = KeyRing::from_bytes(&self.keys).map_err(|e| e.to_string())?;
         let policy = LinkPolicy { retry_ms: 1_000, receipt_ms: 300, ..LinkPolicy::default() };
-        let setup = node_setup(self.id, keys, Box::new(SeededEntropy::new(salt)), self.directory.clone(), policy);
+        let entropy = Box::new(SeededEntropy::new(salt));
+        let setup = Setup { authority: self.id, keys, entropy, directory: self.directory.clone(), policy };
         let blobs = Arc::new(self.blobs.clone());
         let core =
             Core::open(setup, blobs, recovery.clean, self.clock(now), &log).map_err(|e| format!("{}: {e}", self.id))?;

@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::clock;
 use crate::config::Config;
 use crate::enrol;
-use crate::error::{Error, read, write_private};
+use crate::error::{Error, read};
 use jincai_types::AuthorityId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -186,9 +186,4 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>
         }
         pause();
     }
-}
-
-/// Writes a file of the demo's own.
-pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    write_private(path, bytes)
 }

@@ -2,11 +2,11 @@
 
 use super::Report;
 use super::data::{self, Requests};
-use super::nodes::{DemoNode, pause, prepare, put, wait_for};
+use super::nodes::{DemoNode, pause, prepare, wait_for};
 use crate::client::Client;
 use crate::clock;
 use crate::config::spec;
-use crate::error::Error;
+use crate::error::{Error, write_private};
 use crate::output::progress;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,12 +171,12 @@ impl Demo {
         let started = clock::instant();
         progress("totals computed independently (Python)");
         let script = self.directory.join("totals.py");
-        put(&script, data::TOTALS)?;
+        write_private(&script, data::TOTALS)?;
         let mut command = Command::new("python3");
         command.arg(&script);
         for ((_, _, authority), packed) in COUNTIES.into_iter().zip([data::SALFORD, data::LONDON]) {
             let file = self.directory.join(format!("payments-{authority}.csv.gz"));
-            put(&file, packed)?;
+            write_private(&file, packed)?;
             command.arg(format!("{authority}={}", file.display()));
         }
         let output =
