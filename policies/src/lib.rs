@@ -5,6 +5,9 @@
 use jincai_types::{Destination, Millis, Priority};
 use serde::{Deserialize, Serialize};
 
+/// Milliseconds of a day.
+const DAY: Millis = 86_400_000;
+
 /// How a node behaves on one link. Every key has a default; unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -15,11 +18,19 @@ pub struct LinkPolicy {
     pub retry_ms: Millis,
     /// Signed receipts go out at most this often; milliseconds.
     pub receipt_ms: Millis,
+    /// An origin keeps its copy of a batch for this long after its destination has signed for it, so that a destination
+    /// which was restored from a backup can be filled again: at least as old as the oldest backup in use; milliseconds.
+    pub retain_after_receipt_ms: Millis,
 }
 
 impl Default for LinkPolicy {
     fn default() -> Self {
-        Self { window_bytes: [4 << 20, 8 << 20, 16 << 20, 8 << 20], retry_ms: 3_000, receipt_ms: 1_000 }
+        Self {
+            window_bytes: [4 << 20, 8 << 20, 16 << 20, 8 << 20],
+            retry_ms: 3_000,
+            receipt_ms: 1_000,
+            retain_after_receipt_ms: 35 * DAY,
+        }
     }
 }
 
@@ -38,6 +49,9 @@ impl LinkPolicy {
             () if !windows => Some("window_bytes: each must lie between 65536 and 268435456"),
             () if !(100..=3_600_000).contains(&self.retry_ms) => Some("retry_ms: must lie between 100 and 3600000"),
             () if !(10..=60_000).contains(&self.receipt_ms) => Some("receipt_ms: must lie between 10 and 60000"),
+            () if !(60_000..=400 * DAY).contains(&self.retain_after_receipt_ms) => {
+                Some("retain_after_receipt_ms: must lie between 60000 (a minute) and 34560000000 (400 days)")
+            }
             () => None,
         }
     }

@@ -45,6 +45,13 @@ fn counters(core: &Core) -> Vec<(&'static str, &'static str, u64)> {
         ("duplicates_dropped", "Batches received again and dropped.", c.duplicates_dropped),
         ("gaps_asked", "Times something missing was asked for.", c.gaps_asked),
         ("gaps_unserved", "Times a neighbour asked for what is no longer held.", c.gaps_unserved),
+        ("gaps_passed_on", "Times such a request was passed on towards the origin.", c.gaps_passed_on),
+        (
+            "batches_late",
+            "Batches of epochs that their origin had ended; their messages are dead letters.",
+            c.batches_late,
+        ),
+        ("taken_back", "Messages sent before a restore and given back by neighbours.", c.taken_back),
         ("batches_bad", "Batches that failed authentication.", c.batches_bad),
         ("batches_not_yet", "Batches that could not be judged yet.", c.batches_not_yet),
         ("forks", "Lanes found with two continuations.", c.forks),
@@ -68,6 +75,11 @@ pub(crate) async fn status(State(node): State<Node>) -> Result<Json<Value>, Prob
                 .collect();
             json!({
                 "authority": exchange.authority(),
+                "catching_up": exchange.is_catching_up(),
+                "undelivered_lanes": exchange.undelivered().len(),
+                "lost": exchange.gone().iter().map(|g| json!({
+                    "lane": g.lane.to_string(), "after": g.from.sequence, "to": g.to.sequence, "epoch": g.to.epoch.to_string(),
+                })).collect::<Vec<_>>(),
                 "epoch": exchange.epoch().to_string(),
                 "time": now,
                 "durable": core.durable(),

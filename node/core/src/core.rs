@@ -5,13 +5,16 @@ use crate::rooms::RoomSet;
 use crate::{Error, NOTE};
 use jincai_crypto::export_evidence;
 use jincai_dictionary::{Dictionary, ImportReport, Release, ReleaseOrder};
-use jincai_exchange::{Context, Exchange, LinkKind, Notice, Outgoing, Output, Room, Send, Setup};
+use jincai_exchange::{Context, Exchange, LinkKind, Notice, Opening, Outgoing, Output, Room, Send, Setup};
 use jincai_journal::{Blobs, Log, Record};
 use jincai_storage::{Judged, ReconcileLine, Spec, Staged, Storage, WriteReport, judge};
 use jincai_types::{
-    Attributes, AuthorityId, Destination, Epoch, Lane, Millis, PartRecord, Priority, RecordNumber, TableEffect,
+    Attributes, AuthorityId, Destination, Digest, Epoch, Lane, Millis, PartRecord, Priority, RecordNumber, TableEffect,
+    decode, encode,
 };
-use std::collections::VecDeque;
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -55,6 +58,41 @@ pub struct Turn {
     pub notices: Vec<Notice>,
 }
 
+/// A node's state after a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The record.
+    pub through: RecordNumber,
+    /// For [`Core::open`].
+    pub state: Vec<u8>,
+    /// Records up to `through` that are still read by their number.
+    pub live: BTreeSet<RecordNumber>,
+    /// Blobs that the rooms name.
+    pub blobs: BTreeSet<Digest>,
+}
+
+const SNAPSHOT_FORMAT: u8 = 1;
+
+#[derive(Encode, Decode)]
+struct Saved {
+    #[n(0)]
+    format: u8,
+    #[n(1)]
+    exchange: ByteVec,
+    #[n(2)]
+    rooms: Vec<(String, ByteVec)>,
+}
+
+fn read_snapshot(bytes: &[u8]) -> Result<Saved, Error> {
+    // The journal has checked the digest of these bytes: their size is what this node once wrote.
+    let saved: Saved = decode("snapshot", bytes, bytes.len()).map_err(jincai_exchange::Error::from)?;
+    if saved.format == SNAPSHOT_FORMAT {
+        return Ok(saved);
+    }
+    let reason = format!("its format is {}, not {SNAPSHOT_FORMAT}", saved.format);
+    Err(jincai_exchange::Error::from(jincai_types::Error::Cbor { what: "snapshot", reason }).into())
+}
+
 /// A node without I/O.
 pub struct Core {
     exchange: Exchange,
@@ -67,15 +105,27 @@ pub struct Core {
 }
 
 impl Core {
-    /// Rebuilds a node from its journal. `clean` says whether the journal ended with a closing mark. Table changes of the
-    /// past are among the first turn's actions.
-    pub fn open(setup: Setup, blobs: Arc<dyn Blobs>, clean: bool, now: Millis, log: &dyn Log) -> Result<Self, Error> {
+    /// Rebuilds a node from its journal, or from a snapshot ([`Core::snapshot`]) and what the journal holds behind it. Table
+    /// changes of the past are among the first turn's actions.
+    pub fn open(
+        setup: Setup,
+        blobs: Arc<dyn Blobs>,
+        opening: Opening,
+        snapshot: Option<(RecordNumber, &[u8])>,
+        now: Millis,
+        log: &dyn Log,
+    ) -> Result<Self, Error> {
         let mut rooms = RoomSet {
             dictionary: Dictionary::new(blobs),
             storage: Storage::new(setup.authority),
             inbox: Inbox::default(),
         };
-        let (exchange, out) = jincai_exchange::open(setup, clean, now, log, &mut rooms)?;
+        let saved = snapshot.map(|(through, bytes)| read_snapshot(bytes).map(|saved| (through, saved))).transpose()?;
+        if let Some((_, saved)) = &saved {
+            rooms.load(&saved.rooms).map_err(jincai_exchange::Error::from)?;
+        }
+        let snapshot = saved.as_ref().map(|(through, saved)| (*through, &saved.exchange[..]));
+        let (exchange, out) = jincai_exchange::open(setup, opening, snapshot, now, log, &mut rooms)?;
         let durable = log.end();
         let mut core =
             Self { exchange, rooms, out, tables: VecDeque::new(), sends: VecDeque::new(), durable, appended: durable };
@@ -83,6 +133,19 @@ impl Core {
         // What is being replayed is durable already.
         core.tables.iter_mut().for_each(|(after, _)| *after = durable);
         Ok(core)
+    }
+
+    /// The node's state after everything that was staged, for a snapshot that replaces the records up to there. It may be
+    /// written once those are durable.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let saved = Saved { format: SNAPSHOT_FORMAT, exchange: self.exchange.save().into(), rooms: self.rooms.save() };
+        let mut live = self.exchange.live();
+        self.rooms.live(&mut |number| {
+            live.insert(number);
+        });
+        let blobs = self.rooms.dictionary.blobs_in_use();
+        Snapshot { through: self.out.last(), state: encode(&saved), live, blobs }
     }
 
     /// Takes an event. A fatal error ([`Error::is_fatal`]) means that the node must stop; any other one is the peer's,
@@ -198,6 +261,7 @@ impl Core {
         (line, set, name): (&str, &str, &str),
         rows: &mut dyn Read,
     ) -> Result<ImportReport, Error> {
+        self.check_caught_up()?;
         let (effect, report) = self.rooms.dictionary.import(line, set, name, rows, self.exchange.authority())?;
         let room = self.rooms.dictionary.prefix();
         self.command(now, log, room, effect, Vec::new())?;
@@ -206,6 +270,7 @@ impl Core {
 
     /// Makes a line's draft its next release and sends it down.
     pub fn release(&mut self, now: Millis, log: &dyn Log, order: ReleaseOrder<'_>) -> Result<Release, Error> {
+        self.check_caught_up()?;
         let staged = self.rooms.dictionary.release(order, self.exchange.authority(), now)?;
         let room = self.rooms.dictionary.prefix();
         self.command(now, log, room, staged.effect, staged.messages)?;
@@ -214,6 +279,7 @@ impl Core {
 
     /// Releases a collection spec to every authority below.
     pub fn release_spec(&mut self, now: Millis, log: &dyn Log, spec: Spec) -> Result<(), Error> {
+        self.check_caught_up()?;
         let staged = self.rooms.storage.release_spec(spec, now)?;
         self.command_storage(now, log, staged)
     }
@@ -227,6 +293,7 @@ impl Core {
         rows: &mut dyn Read,
         all_or_nothing: bool,
     ) -> Result<WriteReport, Error> {
+        self.check_caught_up()?;
         let judged = self.judge(table, rows)?;
         let out = &self.out;
         let read = |at: &PartRecord| read_rows(out, log, at);
@@ -236,6 +303,17 @@ impl Core {
             self.command(now, log, room, effect, Vec::new())?;
         }
         Ok(report)
+    }
+
+    /// A node that was set back does not decide anything new before it knows what it had decided.
+    fn check_caught_up(&self) -> Result<(), Error> {
+        if self.exchange.is_catching_up() { Err(Error::CatchingUp) } else { Ok(()) }
+    }
+
+    /// Decides that this node has caught up, although neighbours that may know more have not answered.
+    pub fn stop_catching_up(&mut self, now: Millis, log: &dyn Log) {
+        let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
+        self.exchange.stop_catching_up(ctx);
     }
 
     fn judge(&self, table: &str, rows: &mut dyn Read) -> Result<Judged, Error> {
@@ -248,7 +326,7 @@ impl Core {
 
     /// Hands changed partitions to the exchange: those whose schedule is due, or all with `now_please`. Returns how many.
     pub fn collect(&mut self, now: Millis, now_please: bool, log: &dyn Log) -> Result<usize, Error> {
-        if self.exchange.pending() > COLLECT_PENDING {
+        if self.exchange.pending() > COLLECT_PENDING || self.exchange.is_catching_up() {
             return Ok(0);
         }
         let out = &self.out;

@@ -14,6 +14,9 @@ pub enum Error {
     Storage(#[from] jincai_storage::Error),
     #[error("{0}")]
     Crypto(#[from] jincai_crypto::Error),
+    /// The node was restored from a backup and has not heard yet what its neighbours know.
+    #[error("this node was restored from a backup and is catching up with its neighbours; try again when it has")]
+    CatchingUp,
     /// There is no such message on that lane here.
     #[error("there is no message {sequence} of that epoch on lane {lane} here")]
     NoMessage { lane: jincai_types::Lane, sequence: u64 },
@@ -29,6 +32,7 @@ impl Error {
             Self::Storage(e) => e.code(),
             Self::Crypto(e) => e.code(),
             Self::NoMessage { .. } => "JC-1301",
+            Self::CatchingUp => "JC-1304",
         }
     }
 
@@ -41,6 +45,7 @@ impl Error {
             Self::Storage(e) => e.fault(),
             Self::Crypto(e) => e.fault(),
             Self::NoMessage { .. } => Fault::Peer,
+            Self::CatchingUp => Fault::Passing,
         }
     }
 

@@ -8,7 +8,7 @@ mod error;
 mod inbox;
 mod rooms;
 
-pub use crate::core::{Action, Core, Event, Turn};
+pub use crate::core::{Action, Core, Event, Snapshot, Turn};
 pub use error::Error;
-pub use inbox::{Inbox, NOTE, Note, note_id};
+pub use inbox::{Inbox, KNOWN, NOTE, Note, note_id};
 pub use rooms::RoomSet;

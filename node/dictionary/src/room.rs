@@ -18,7 +18,7 @@ use crate::{Error, Snapshot, Summary};
 use effect::Effect;
 use jincai_exchange::{Decision, Delivery, Parts, Place, Refusal, Room, RoomError};
 use jincai_journal::Blobs;
-use jincai_types::{AuthorityId, Date, Digest, Fault, Millis, Requirement};
+use jincai_types::{AuthorityId, Date, Digest, Fault, Millis, RecordNumber, Requirement, decode, encode};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -76,10 +76,13 @@ pub struct Draft {
     pub count: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Encode, Decode)]
 struct Line {
+    #[n(0)]
     issuer: Option<AuthorityId>,
+    #[n(1)]
     releases: Vec<HeldRelease>,
+    #[n(2)]
     draft: Option<Draft>,
 }
 
@@ -326,4 +329,22 @@ impl Room for Dictionary {
             Requirement::Spec { .. } | Requirement::Bulk(_) => None,
         }
     }
+
+    fn save(&self) -> Vec<u8> {
+        let lines: Vec<_> = self.lines.iter().collect();
+        encode(&(effect::FORMAT, lines))
+    }
+
+    fn load(&mut self, saved: &[u8]) -> Result<(), RoomError> {
+        let wrong = |reason: String| RoomError { room: ROOM, reason };
+        let read = decode::<(u8, Vec<(String, Line)>)>("snapshot of the dictionary", saved, saved.len());
+        match read.map_err(|error| wrong(error.to_string()))? {
+            (effect::FORMAT, lines) => self.lines = lines.into_iter().collect(),
+            (format, _) => return Err(wrong(format!("a snapshot's format is {format}, not {}", effect::FORMAT))),
+        }
+        Ok(())
+    }
+
+    /// None: releases and drafts name blobs.
+    fn live(&self, _: &mut dyn FnMut(RecordNumber)) {}
 }

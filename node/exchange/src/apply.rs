@@ -10,7 +10,7 @@ use jincai_crypto::{BatchView, KeyRing, sha256};
 use jincai_journal::Log;
 use jincai_types::{Attributes, AuthorityId, Destination, Digest, Lane, Priority, RecordNumber, Requirement};
 use minicbor::{Decode, Encode};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The exchange's own «room» for bulk parts.
 pub(crate) const BULK: &str = "jincai.bulk.";
@@ -43,7 +43,7 @@ pub struct RefusalNote {
 }
 
 struct PartReader<'a> {
-    parts: &'a BTreeMap<Digest, (RecordNumber, usize)>,
+    parts: &'a BTreeMap<Digest, VecDeque<(RecordNumber, usize)>>,
     log: &'a dyn Log,
     out: &'a Output,
     reader: (AuthorityId, &'a KeyRing),
@@ -51,7 +51,7 @@ struct PartReader<'a> {
 
 impl Parts for PartReader<'_> {
     fn part(&self, digest: &Digest) -> Option<Vec<u8>> {
-        let (record, index) = *self.parts.get(digest)?;
+        let (record, index) = *self.parts.get(digest)?.front()?;
         let stored = self.out.read(self.log, record).ok()?;
         let (_, start) = record::split_batch_record(&stored.payload).ok()?;
         let view = BatchView::parse(&stored.payload[start..]).ok()?.verified_before();
@@ -59,6 +59,15 @@ impl Parts for PartReader<'_> {
         let payload = view.open(index, key.as_deref()).ok()?.payload;
         (sha256(&payload) == *digest).then_some(payload)
     }
+}
+
+/// The bulk parts that a message names.
+fn bulk_of(attributes: &Attributes) -> Vec<Digest> {
+    let bulk = |requirement: &Requirement| match requirement {
+        Requirement::Bulk(digest) => Some(*digest),
+        Requirement::Release { .. } | Requirement::Spec { .. } => None,
+    };
+    attributes.requires.iter().filter_map(bulk).collect()
 }
 
 impl Exchange {
@@ -93,8 +102,10 @@ impl Exchange {
             let (_, start) = record::split_batch_record(&stored.payload)?;
             let view = BatchView::parse(&stored.payload[start..])?.verified_before();
             let applied = self.inbound.get(&lane).map(|i| i.applied).unwrap_or_default();
-            let done =
-                if applied.0 == view.statement.epoch { applied.1.saturating_sub(view.statement.first - 1) } else { 0 };
+            // A crash may have come between two messages of the batch.
+            let (first, last) = (view.statement.first, view.statement.last);
+            let within = applied.0 == view.statement.epoch && (first..=last).contains(&applied.1);
+            let done = if within { applied.1 - (first - 1) } else { 0 };
             let key = view.content_key(self.me, &self.keys);
             for index in usize::try_from(done).unwrap_or(usize::MAX)..view.items.len() {
                 let cause = Cause { lane, epoch: view.statement.epoch, sequence: view.sequence(index) };
@@ -107,7 +118,8 @@ impl Exchange {
                         self.apply_message(cause, &attributes, &payload, (held.record, index), ctx)?
                     }
                     Err(error) => {
-                        self.refuse(cause, &Attributes::default(), Refusal::from(&error.into()), ctx)?;
+                        let refusal = Refusal::from(&error.into());
+                        self.refuse((cause, held.record), &Attributes::default(), refusal, ctx)?;
                         true
                     }
                 };
@@ -135,22 +147,50 @@ impl Exchange {
             return self.take_part(cause, attributes, payload, place, ctx).map(|()| true);
         }
         let delivery = Delivery { lane: cause.lane, epoch: cause.epoch, sequence: cause.sequence, attributes, payload };
+        if cause.lane.origin == self.me && cause.lane.destination != Destination::Authority(self.me) {
+            return self.retake(cause, &delivery, ctx).map(|()| true);
+        }
         let parts = PartReader { parts: &self.parts, log: ctx.log, out: &*ctx.out, reader: (self.me, &self.keys) };
         let (room, effect, messages) = match ctx.rooms.decide(ctx.now, &delivery, &parts) {
             Some((room, Decision::Apply { effect, messages })) => (room, effect, messages),
             Some((_, Decision::Wait(requirement))) => return Ok(self.wait(cause.lane, requirement)),
-            Some((_, Decision::Refuse(refusal))) => return self.refuse(cause, attributes, refusal, ctx).map(|()| true),
+            Some((_, Decision::Refuse(refusal))) => {
+                return self.refuse((cause, place.0), attributes, refusal, ctx).map(|()| true);
+            }
             None => {
                 let error = Error::NoRoom { kind: attributes.kind.clone() };
-                return self.refuse(cause, attributes, Refusal::from(&error), ctx).map(|()| true);
+                return self.refuse((cause, place.0), attributes, Refusal::from(&error), ctx).map(|()| true);
             }
         };
-        self.stage_effect(Some(cause), room, effect, ctx)?;
+        self.stage_effect(Some(cause), room, bulk_of(attributes), effect, ctx)?;
         self.counters.messages_applied += 1;
         for message in messages {
             self.submit_or_tell(message, ctx);
         }
         Ok(true)
+    }
+
+    /// A message of ours that was taken back: the room that sent it learns of it again.
+    fn retake(&mut self, cause: Cause, delivery: &Delivery<'_>, ctx: &mut Context<'_>) -> Result<(), Error> {
+        let parts = PartReader { parts: &self.parts, log: ctx.log, out: &*ctx.out, reader: (self.me, &self.keys) };
+        let effect = match cause.lane.destination {
+            Destination::Authority(_) => ctx.rooms.retake(delivery, &parts),
+            // What we impose on others binds us in the same way. What we know already is refused, to nobody's harm.
+            Destination::Below(_) | Destination::Superiors(_) => match ctx.rooms.decide(ctx.now, delivery, &parts) {
+                Some((room, Decision::Apply { effect, .. })) => Some((room, effect)),
+                Some((_, Decision::Wait(_) | Decision::Refuse(_))) | None => None,
+            },
+        };
+        let used = bulk_of(delivery.attributes);
+        match effect {
+            Some((room, effect)) => self.stage_effect(Some(cause), room, used, effect, ctx).map(drop),
+            None => {
+                // Nothing is journaled: a replay comes here again.
+                self.use_parts(&used);
+                self.advance(cause);
+                Ok(())
+            }
+        }
     }
 
     fn wait(&mut self, lane: Lane, requirement: Requirement) -> bool {
@@ -177,10 +217,10 @@ impl Exchange {
     ) -> Result<(), Error> {
         let digest = sha256(payload);
         if attributes.id != digest.to_string() {
-            return self.refuse(cause, attributes, Refusal::from(&Error::Part), ctx);
+            return self.refuse((cause, record), attributes, Refusal::from(&Error::Part), ctx);
         }
         let effect = record::to_body(&(digest, record, index as u64));
-        self.stage_effect(Some(cause), BULK, effect, ctx)?;
+        self.stage_effect(Some(cause), BULK, Vec::new(), effect, ctx)?;
         self.counters.messages_applied += 1;
         Ok(())
     }
@@ -188,14 +228,26 @@ impl Exchange {
     pub(crate) fn apply_part(&mut self, effect: &[u8]) -> Result<(), Error> {
         let (digest, record, index): (Digest, RecordNumber, u64) = record::from_body("bulk part", effect)?;
         let index = usize::try_from(index).map_err(|_| Error::Part)?;
-        self.parts.insert(digest, (record, index));
+        self.parts.entry(digest).or_default().push_back((record, index));
         Ok(())
+    }
+
+    /// Bulk parts that have served a message: each came for one.
+    pub(crate) fn use_parts(&mut self, used: &[Digest]) {
+        for digest in used {
+            if let Some(held) = self.parts.get_mut(digest) {
+                held.pop_front();
+                if held.is_empty() {
+                    self.parts.remove(digest);
+                }
+            }
+        }
     }
 
     /// Refuses a message for its meaning: a dead letter here, a note to its origin; the cursor moves.
     fn refuse(
         &mut self,
-        cause: Cause,
+        (cause, record): (Cause, RecordNumber),
         attributes: &Attributes,
         refusal: Refusal,
         ctx: &mut Context<'_>,
@@ -205,6 +257,9 @@ impl Exchange {
             id: attributes.id.clone(),
             code: refusal.code.to_owned(),
             reason: refusal.reason.clone(),
+            used: bulk_of(attributes),
+            record,
+            late: false,
         };
         ctx.out.record(kind::DEAD_LETTER, record::to_body(&letter));
         let text =
@@ -212,6 +267,18 @@ impl Exchange {
         ctx.out.notice(true, refusal.code, text);
         self.bury(letter);
         self.counters.messages_refused += 1;
+        self.tell_origin(cause, attributes, refusal, ctx);
+        Ok(())
+    }
+
+    /// The origin of a message hears that it became a dead letter.
+    pub(crate) fn tell_origin(
+        &mut self,
+        cause: Cause,
+        attributes: &Attributes,
+        refusal: Refusal,
+        ctx: &mut Context<'_>,
+    ) {
         // A refusal of a refusal would have no end.
         if attributes.kind != REFUSAL && cause.lane.origin != self.me {
             let note = RefusalNote {
@@ -234,6 +301,5 @@ impl Exchange {
             let payload = record::to_body(&note);
             self.submit_or_tell(Outgoing { destination, class: Priority::Control, attributes, payload }, ctx);
         }
-        Ok(())
     }
 }

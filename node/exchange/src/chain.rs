@@ -2,6 +2,7 @@
 
 use jincai_crypto::Statement;
 use jincai_types::{Digest, Epoch, LanePosition, Sequence};
+use minicbor::{Decode, Encode};
 use std::collections::VecDeque;
 
 /// How many batch ends are remembered to compare duplicates with.
@@ -25,11 +26,20 @@ pub(crate) enum Verdict {
 }
 
 /// Where a lane stands at this hop.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Encode, Decode)]
 pub(crate) struct Chain {
+    #[n(0)]
     position: LanePosition,
+    #[n(1)]
     ends: VecDeque<LanePosition>,
+    #[n(2)]
     closed: VecDeque<(Epoch, Sequence)>,
+    /// Ends of batches that came late; they are no part of the chain.
+    #[n(3)]
+    late: VecDeque<LanePosition>,
+    /// What was passed over because nobody held it any more: from behind the first to the second.
+    #[n(4)]
+    gone: VecDeque<((Epoch, Sequence), (Epoch, Sequence))>,
 }
 
 impl Chain {
@@ -41,9 +51,30 @@ impl Chain {
     /// A hop that knows less than the sender no longer holds takes the sender's floor as its own place.
     pub(crate) fn raise_to(&mut self, floor: LanePosition) {
         if floor.key() > self.position.key() {
+            // What lies between is not known, so nothing before the floor can be compared any more.
+            self.ends.clear();
             self.position = floor;
             self.remember(floor);
         }
+    }
+
+    /// Goes on behind messages that nobody holds any more.
+    pub(crate) fn pass_over(&mut self, to: LanePosition) {
+        if self.gone.len() == REMEMBERED {
+            self.gone.pop_front();
+        }
+        self.gone.push_back((self.position.key(), to.key()));
+        if to.epoch != self.position.epoch {
+            self.close(self.position.epoch, self.position.sequence);
+        }
+        self.raise_to(to);
+    }
+
+    fn close(&mut self, epoch: Epoch, sequence: Sequence) {
+        if self.closed.len() == EPOCHS {
+            self.closed.pop_front();
+        }
+        self.closed.push_back((epoch, sequence));
     }
 
     fn remember(&mut self, end: LanePosition) {
@@ -55,6 +86,11 @@ impl Chain {
 
     /// Judges a statement without changing anything.
     pub(crate) fn judge(&self, statement: &Statement, digest: Digest) -> Verdict {
+        let (first, last) = ((statement.epoch, statement.first), (statement.epoch, statement.last));
+        if self.gone.iter().any(|(from, to)| *from < first && last <= *to) {
+            // Somebody found it after all, behind others that were applied meanwhile.
+            return Verdict::Late;
+        }
         let held = &self.position;
         let previous = &statement.previous;
         if statement.epoch == held.epoch {
@@ -64,13 +100,7 @@ impl Chain {
             return if statement.first > held.sequence { Verdict::Gap } else { self.compare(statement, digest) };
         }
         if statement.epoch < held.epoch {
-            let closed = self.closed.iter().find(|(epoch, _)| *epoch == statement.epoch);
-            return match closed {
-                Some((_, last)) if statement.last > *last && self.known(statement.epoch, statement.last).is_none() => {
-                    Verdict::Late
-                }
-                _ => self.compare(statement, digest),
-            };
+            return self.judge_older(statement, digest);
         }
         if statement.first != 1 || previous.key() > held.key() {
             return Verdict::Gap;
@@ -82,6 +112,35 @@ impl Chain {
             _ if previous.key() == held.key() && previous.digest != held.digest => Verdict::Fork,
             _ => Verdict::New,
         }
+    }
+
+    /// A statement of an epoch before the one in which the lane stands: a duplicate, unless it lies beyond what its origin
+    /// remembered when it opened the next epoch, or its epoch was never seen here at all.
+    fn judge_older(&self, statement: &Statement, digest: Digest) -> Verdict {
+        if self.is_late(&statement.end(digest)) {
+            return Verdict::Late;
+        }
+        let known = self.known(statement.epoch, statement.last).is_some();
+        let closed = self.closed.iter().find(|(epoch, _)| *epoch == statement.epoch);
+        let forgotten = self.closed.len() == EPOCHS && self.closed.front().is_some_and(|(e, _)| statement.epoch < *e);
+        match closed {
+            Some((_, last)) if statement.last > *last && !known => Verdict::Late,
+            None if !known && !forgotten => Verdict::Late,
+            _ => self.compare(statement, digest),
+        }
+    }
+
+    /// Whether a batch with this end came late before.
+    pub(crate) fn is_late(&self, end: &LanePosition) -> bool {
+        self.late.contains(end)
+    }
+
+    /// Remembers a batch that came late.
+    pub(crate) fn note_late(&mut self, end: LanePosition) {
+        if self.late.len() == REMEMBERED {
+            self.late.pop_front();
+        }
+        self.late.push_back(end);
     }
 
     fn known(&self, epoch: Epoch, sequence: Sequence) -> Option<Digest> {
@@ -104,10 +163,7 @@ impl Chain {
     /// Moves on to the end of a statement that was judged [`Verdict::New`].
     pub(crate) fn advance(&mut self, statement: &Statement, digest: Digest) {
         if statement.epoch != self.position.epoch {
-            if self.closed.len() == EPOCHS {
-                self.closed.pop_front();
-            }
-            self.closed.push_back((statement.previous.epoch, statement.previous.sequence));
+            self.close(statement.previous.epoch, statement.previous.sequence);
         }
         self.position = statement.end(digest);
         self.remember(self.position);
@@ -190,6 +246,16 @@ mod tests {
         assert_eq!(chain.judge(&held[2].0, held[2].1), Verdict::Duplicate);
         let (late, d) = statement(1, 7, 8, held[2].0.end(held[2].1));
         assert_eq!(chain.judge(&late, d), Verdict::Late);
+        chain.note_late(late.end(d));
+        assert!(chain.is_late(&late.end(d)));
+    }
+
+    #[test]
+    fn an_older_epoch_that_was_never_seen_is_late_and_no_duplicate() {
+        let mut chain = Chain::default();
+        grown(&mut chain, 5, &[1, 2]);
+        let (unseen, d) = statement(4, 1, 1, LanePosition::START);
+        assert_eq!(chain.judge(&unseen, d), Verdict::Late, "dropping it as a duplicate would lose it unseen");
     }
 
     #[test]

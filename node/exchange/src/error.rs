@@ -59,6 +59,12 @@ pub enum Error {
         /// The message's type.
         kind: String,
     },
+    /// A message with this id was sent before the node was set back to an older state.
+    #[error("a message with the id «{id}» was sent before this node was restored from a backup, and has left it")]
+    UsedId {
+        /// The id.
+        id: String,
+    },
     /// A bulk part whose bytes are not those its name says.
     #[error("a bulk part does not have the digest that it is named by")]
     Part,
@@ -81,6 +87,7 @@ impl Error {
             Self::Fork { .. } => "JC-1207",
             Self::NoRoom { .. } => "JC-1208",
             Self::Part => "JC-1209",
+            Self::UsedId { .. } => "JC-1218",
         }
     }
 

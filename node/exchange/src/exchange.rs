@@ -5,18 +5,20 @@
 //! because a crash forgets both together.
 
 use crate::chain::Chain;
+use crate::delivery::Deliveries;
 use crate::link::{Held, Key, Link, LinkKind, ToSend};
 use crate::outbox::Outbox;
 use crate::output::{Context, Output, Payload};
-use crate::record::{self, Cause, Cleared, DeadLetter, EffectRecord, kind};
+use crate::record::{self, Cause, Cleared, DeadLetter, EffectRecord, Gone, Restored, kind};
+use crate::restore::{CatchUp, Wanted, id_digest};
 use crate::slots::Slots;
-use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Receipt, Rooms};
+use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Rooms};
 use jincai_crypto::{BatchView, CardChain, Directory, Entropy, KeyRing};
 use jincai_journal::{Log, Stored};
 use jincai_policies::LinkPolicy;
 use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber};
 use minicbor::bytes::ByteVec;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Dead letters shown to operators; older ones stay in the journal.
 const DEAD_LETTERS: usize = 10_000;
@@ -38,6 +40,9 @@ pub struct Counters {
     pub duplicates_dropped: u64,
     pub gaps_asked: u64,
     pub gaps_unserved: u64,
+    pub gaps_passed_on: u64,
+    pub batches_late: u64,
+    pub taken_back: u64,
     pub batches_bad: u64,
     pub batches_not_yet: u64,
     pub forks: u64,
@@ -59,6 +64,17 @@ pub struct Setup {
     pub directory: Directory,
     /// How links behave.
     pub policy: LinkPolicy,
+}
+
+/// How the run before ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// With a closing mark: the epoch goes on.
+    Clean,
+    /// In any other way: a new epoch.
+    Unclean,
+    /// The node was set back to an older state, from a backup: a new epoch, and its neighbours help it to catch up.
+    Restored,
 }
 
 /// A lane that ends here.
@@ -92,19 +108,63 @@ pub struct Exchange {
     pub(crate) inbound: BTreeMap<Lane, Inbound>,
     /// Batches of our own lanes and of group lanes, for whoever asks again or joins late.
     pub(crate) shelf: BTreeMap<Lane, BTreeMap<Key, Held>>,
-    pub(crate) parts: BTreeMap<Digest, (RecordNumber, usize)>,
+    /// Bulk parts that no message has used yet: every arrival serves one message.
+    pub(crate) parts: BTreeMap<Digest, VecDeque<(RecordNumber, usize)>>,
     pub(crate) slots: Slots,
-    pub(crate) held_lanes: BTreeMap<Lane, Digest>,
+    /// Lanes that are held because of a fork: the second batch's digest, and the record that keeps it.
+    pub(crate) held_lanes: BTreeMap<Lane, (Digest, RecordNumber)>,
     pub(crate) dead_letters: VecDeque<DeadLetter>,
-    pub(crate) delivered: BTreeMap<(Lane, AuthorityId), Receipt>,
+    pub(crate) deliveries: Deliveries,
+    pub(crate) catch_up: CatchUp,
+    /// Ids of our own messages that were taken back.
+    pub(crate) used_ids: BTreeSet<Digest>,
+    pub(crate) wanted: Wanted,
+    /// Nodes that were set back, and the epochs that they opened then.
+    pub(crate) restored_peers: BTreeMap<AuthorityId, Epoch>,
+    /// The newest epochs that authorities were told of.
+    pub(crate) said_epochs: BTreeMap<AuthorityId, Epoch>,
+    /// Messages to us that were lost for good.
+    pub(crate) gone: Vec<Gone>,
+    /// The number of the last `end:` slot issued.
+    pub(crate) end_number: u64,
+    /// Somebody else knows the epoch that we are in.
+    pub(crate) accepted: bool,
+    /// A second node runs with our identity.
+    pub(crate) twin: bool,
     pub(crate) counters: Counters,
     pub(crate) last_tick: Millis,
 }
 
 impl Exchange {
-    /// Rebuilds the exchange and its rooms from the journal. `clean` says whether the journal ended with a closing mark;
-    /// if not, a new epoch is staged.
-    pub fn open(setup: Setup, clean: bool, ctx: &mut Context<'_>) -> Result<Self, Error> {
+    /// Rebuilds the exchange and its rooms from the journal, or from a snapshot ([`Exchange::save`]) of the state after some
+    /// record and what the journal holds behind it; the rooms are as the snapshot left them already. Unless the run before
+    /// ended cleanly, a new epoch is staged.
+    pub fn open(
+        setup: Setup,
+        opening: Opening,
+        snapshot: Option<(RecordNumber, &[u8])>,
+        ctx: &mut Context<'_>,
+    ) -> Result<Self, Error> {
+        let mut exchange = match snapshot {
+            Some((_, snapshot)) => Self::restore(setup, snapshot, ctx.now)?,
+            None => Self::empty(setup, ctx.now),
+        };
+        let mut failed = None;
+        let log = ctx.log;
+        log.replay(snapshot.map_or(1, |(through, _)| through + 1), &mut |stored| {
+            if failed.is_none() {
+                failed = exchange.replay(&stored, ctx).err();
+            }
+            Ok(())
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None => exchange.begin(opening, ctx).map(|()| exchange),
+        }
+    }
+
+    /// A node that knows nothing but its own chain of cards.
+    pub(crate) fn empty(setup: Setup, now: Millis) -> Self {
         let mut exchange = Self {
             me: setup.authority,
             keys: setup.keys,
@@ -121,30 +181,42 @@ impl Exchange {
             slots: Slots::default(),
             held_lanes: BTreeMap::new(),
             dead_letters: VecDeque::new(),
-            delivered: BTreeMap::new(),
+            deliveries: Deliveries::default(),
+            catch_up: CatchUp::default(),
+            used_ids: BTreeSet::new(),
+            wanted: Wanted::new(),
+            restored_peers: BTreeMap::new(),
+            said_epochs: BTreeMap::new(),
+            gone: Vec::new(),
+            end_number: 0,
+            accepted: false,
+            twin: false,
             counters: Counters::default(),
-            last_tick: ctx.now,
+            last_tick: now,
         };
         exchange.meet_neighbours();
-        let mut failed = None;
-        let log = ctx.log;
-        log.replay(1, &mut |stored| {
-            if failed.is_none() {
-                failed = exchange.replay(&stored, ctx).err();
-            }
-            Ok(())
-        })?;
-        if let Some(error) = failed {
-            return Err(error);
+        exchange
+    }
+
+    /// Begins a run, after everything before it was rebuilt.
+    fn begin(&mut self, opening: Opening, ctx: &mut Context<'_>) -> Result<(), Error> {
+        if opening != Opening::Clean || self.epoch == Epoch::default() {
+            let number = ctx.now.max(self.epoch.number + 1);
+            self.epoch = Epoch { number, salt: self.entropy.number()? };
+            ctx.out.record(kind::EPOCH, record::to_body(&self.epoch));
         }
-        if !clean || exchange.epoch == Epoch::default() {
-            let number = ctx.now.max(exchange.epoch.number + 1);
-            exchange.epoch = Epoch { number, salt: exchange.entropy.number()? };
-            ctx.out.record(kind::EPOCH, record::to_body(&exchange.epoch));
+        if opening == Opening::Restored {
+            let restored = Restored { epoch: self.epoch, done: false };
+            self.catch_up.restored = Some(restored);
+            ctx.out.record(kind::RESTORED, record::to_body(&restored));
         }
-        exchange.issue_card_slot();
-        exchange.unblock(ctx)?;
-        Ok(exchange)
+        self.issue_card_slot();
+        self.issue_restored_slot(ctx.out.last());
+        let first_tell = self.first_tell();
+        for (lane, _) in self.outbox.positions() {
+            self.deliveries.watch(*lane, first_tell, ctx.now);
+        }
+        self.unblock(ctx)
     }
 
     fn replay(&mut self, stored: &Stored, ctx: &mut Context<'_>) -> Result<(), Error> {
@@ -155,10 +227,17 @@ impl Exchange {
                 let view = BatchView::parse(&body[start..])?;
                 let (statement, digest) = (&view.statement, view.digest);
                 let lane = statement.lane;
-                let bytes = (body.len() - start) as u64;
-                let held = Held { record: stored.number, previous: statement.previous, end: view.end(), bytes };
+                let after = match from {
+                    None => self.newest_on_shelf(&lane).unwrap_or(statement.previous),
+                    Some(_) => {
+                        let position = self.chains.get(&lane).map(Chain::position).unwrap_or_default();
+                        // A relay may have taken its place from a floor.
+                        if position.key() < statement.previous.key() { statement.previous } else { position }
+                    }
+                };
+                let held = Held::new(stored.number, &view, body.len() - start, after);
                 if from.is_none() {
-                    self.outbox.restore(lane, held.end);
+                    self.outbox.restore(lane, held.previous, held.end);
                 } else {
                     let chain = self.chains.entry(lane).or_default();
                     chain.raise_to(statement.previous);
@@ -166,6 +245,10 @@ impl Exchange {
                 }
                 self.take(lane, held, from, ctx.now);
             }
+            kind::LATE | kind::TAKEN_BACK | kind::AGAIN => self.replay_aside(stored, ctx.now)?,
+            kind::GONE => self.note_gone(record::from_body("gone", body)?),
+            kind::DELIVERED => self.note_delivered(record::from_body("delivered", body)?),
+            kind::RESTORED => self.catch_up.restored = Some(record::from_body("restored", body)?),
             kind::EFFECT => {
                 let effect: EffectRecord = record::from_body("effect record", body)?;
                 self.apply_effect(stored.number, body.len(), &effect, ctx.rooms)?;
@@ -190,9 +273,24 @@ impl Exchange {
             }
             kind::FORK => {
                 let view = BatchView::parse(body)?;
-                self.held_lanes.insert(view.statement.lane, view.digest);
+                self.held_lanes.insert(view.statement.lane, (view.digest, stored.number));
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// A batch that is no part of a lane's chain.
+    fn replay_aside(&mut self, stored: &Stored, now: Millis) -> Result<(), Error> {
+        let (from, start) = record::split_batch_record(&stored.payload)?;
+        let view = BatchView::parse(&stored.payload[start..])?.verified_before();
+        let lane = view.statement.lane;
+        let held = Held::new(stored.number, &view, stored.payload.len() - start, view.statement.previous);
+        match (stored.kind, from) {
+            (kind::LATE, from) => self.note_late(lane, held, from),
+            (kind::TAKEN_BACK, _) => self.note_taken_back(&view, held, now)?,
+            (_, Some(peer)) => self.links.entry(peer).or_default().hold(lane, held, now),
+            (_, None) => {}
         }
         Ok(())
     }
@@ -238,16 +336,29 @@ impl Exchange {
 
     /// Takes a message from a caller or a room; it is sealed at the next [`Self::flush`].
     pub fn submit(&mut self, message: Outgoing) -> Result<(), Error> {
-        self.outbox.check(self.me, &self.directory, std::slice::from_ref(&message))?;
+        self.check(std::slice::from_ref(&message))?;
         self.outbox.submit(self.me, message);
         self.counters.messages_submitted += 1;
         Ok(())
+    }
+
+    fn check(&self, messages: &[Outgoing]) -> Result<(), Error> {
+        let used = |m: &&Outgoing| !self.used_ids.is_empty() && self.used_ids.contains(&id_digest(&m.attributes.id));
+        match messages.iter().find(used) {
+            Some(message) => Err(Error::UsedId { id: message.attributes.id.clone() }),
+            None => self.outbox.check(self.me, &self.directory, messages),
+        }
     }
 
     /// Bytes that wait to be sealed.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.outbox.pending()
+    }
+
+    /// The last batch of a lane of ours, one that was taken back and does not fit the chain any more included.
+    pub(crate) fn newest_on_shelf(&self, lane: &Lane) -> Option<LanePosition> {
+        self.shelf.get(lane)?.values().next_back().map(|held| held.end)
     }
 
     /// Seals what was submitted. The shell calls it once per drained queue of events, so that messages that arrive
@@ -257,9 +368,12 @@ impl Exchange {
         let sealed = self.outbox.seal(parties, self.epoch, &self.keys, self.entropy.as_mut(), ctx.now)?;
         for batch in sealed {
             let record = ctx.out.record(kind::BATCH, record::batch_record(None, &batch.bytes));
-            let held = Held { record, previous: batch.previous, end: batch.end, bytes: batch.bytes.len() as u64 };
+            let (previous, bytes) = (batch.previous, batch.bytes.len() as u64);
+            let after = self.newest_on_shelf(&batch.lane).unwrap_or(previous);
+            let held = Held { record, previous, end: batch.end, bytes, after };
             self.counters.batches_sealed += 1;
             self.take(batch.lane, held, None, ctx.now);
+            self.deliveries.watch(batch.lane, self.policy.retry_ms * 10, ctx.now);
             if batch.lane.destination == Destination::Authority(self.me) {
                 // A message to ourselves takes the same way, without a hop.
                 self.apply_lane(batch.lane, ctx)?;
@@ -277,8 +391,8 @@ impl Exchange {
         messages: Vec<Outgoing>,
         ctx: &mut Context<'_>,
     ) -> Result<RecordNumber, Error> {
-        self.outbox.check(self.me, &self.directory, &messages)?;
-        let number = self.stage_effect(None, room, effect, ctx)?;
+        self.check(&messages)?;
+        let number = self.stage_effect(None, room, Vec::new(), effect, ctx)?;
         for message in messages {
             self.outbox.submit(self.me, message);
             self.counters.messages_submitted += 1;
@@ -297,8 +411,15 @@ impl Exchange {
     /// Says hello; `heard` asks the peer for its own, as long as that has not come.
     pub(crate) fn say_hello(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
         let heard = self.links.get(&peer).is_some_and(|l| l.greeted);
-        let (low, high) = (PROTOCOL_VERSION, PROTOCOL_VERSION);
-        let hello = Frame::Hello { low, high, authority: self.me, epoch: self.epoch, heard };
+        let hello = Frame::Hello {
+            low: PROTOCOL_VERSION,
+            high: PROTOCOL_VERSION,
+            authority: self.me,
+            epoch: self.epoch,
+            heard,
+            known: self.known_epoch(peer),
+            restored: self.catch_up.asks(peer),
+        };
         ctx.out.send(peer, Priority::Control, Payload::Frame(hello.to_bytes()));
     }
 
@@ -314,6 +435,7 @@ impl Exchange {
         if ctx.now < self.last_tick {
             // The clock went back: nobody waits for a time that will not come again for a day or a year.
             self.links.values_mut().for_each(|link| link.rebase(ctx.now));
+            self.deliveries.rebase(ctx.now);
         }
         self.last_tick = ctx.now;
         let peers: Vec<AuthorityId> = self.links.keys().copied().collect();
@@ -333,6 +455,9 @@ impl Exchange {
             }
         }
         self.issue_receipt_slots(ctx);
+        self.tell_ends(ctx);
+        self.catch_up(ctx);
+        self.tidy_shelf(ctx.now);
         // A room that met a fault of this machine, such as a full disk, is asked again.
         self.unblock(ctx)?;
         if self.chains.len() > SOFT_CHAINS {
@@ -346,16 +471,22 @@ impl Exchange {
     /// Sends what windows allow.
     pub(crate) fn poll_links(&mut self, ctx: &mut Context<'_>) {
         for (peer, link) in &mut self.links {
-            while let Some(ToSend { class, record, floor, bytes }) = link.next(&self.policy, ctx.now) {
+            while let Some(ToSend { class, record, hop, bytes }) = link.next(&self.policy, ctx.now) {
                 self.counters.batches_sent += 1;
                 self.counters.bytes_sent += bytes;
-                ctx.out.send(*peer, class, Payload::Batch { record, floor, bytes });
+                ctx.out.send(*peer, class, Payload::Batch { record, hop, bytes });
+            }
+            for (lane, held) in link.late_due(self.policy.retry_ms * 4, ctx.now) {
+                ctx.out.send(*peer, lane.class, held.payload());
             }
         }
     }
 
     pub(crate) fn bury(&mut self, letter: DeadLetter) {
-        self.advance(letter.cause);
+        self.use_parts(&letter.used);
+        if !letter.late {
+            self.advance(letter.cause);
+        }
         if let Some(inbound) = self.inbound.get_mut(&letter.cause.lane) {
             inbound.refusals += 1;
         }
@@ -383,10 +514,11 @@ impl Exchange {
         &mut self,
         cause: Option<Cause>,
         room: &str,
+        used: Vec<Digest>,
         effect: Vec<u8>,
         ctx: &mut Context<'_>,
     ) -> Result<RecordNumber, Error> {
-        let record = EffectRecord { cause, room: room.to_owned(), effect: ByteVec::from(effect) };
+        let record = EffectRecord { cause, room: room.to_owned(), used, effect: ByteVec::from(effect) };
         let body = record::to_body(&record);
         let length = body.len();
         let number = ctx.out.record(kind::EFFECT, body);
@@ -409,6 +541,7 @@ impl Exchange {
             let place = Place { number, offset, cause: record.cause.map(|c| c.lane) };
             rooms.apply(&place, &record.room, &record.effect)?;
         }
+        self.use_parts(&record.used);
         if let Some(cause) = record.cause {
             self.advance(cause);
         }
@@ -456,12 +589,13 @@ pub fn read_batch(log: &dyn Log, number: RecordNumber) -> Result<bytes::Bytes, E
 /// Opens the exchange on an output of its own; see [`Exchange::open`].
 pub fn open(
     setup: Setup,
-    clean: bool,
+    opening: Opening,
+    snapshot: Option<(RecordNumber, &[u8])>,
     now: Millis,
     log: &dyn Log,
     rooms: &mut dyn Rooms,
 ) -> Result<(Exchange, Output), Error> {
     let mut out = Output::new(log.end() + 1);
-    let exchange = Exchange::open(setup, clean, &mut Context { now, log, rooms, out: &mut out })?;
+    let exchange = Exchange::open(setup, opening, snapshot, &mut Context { now, log, rooms, out: &mut out })?;
     Ok((exchange, out))
 }

@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! frame = [ kind, … ]   CBOR, canonical, ≤ FRAME_BYTES
-//!   0 hello    [ version-low, version-high, authority, epoch, heard ]
-//!   1 batch    [ floor: position, batch: bytes ]
+//!   0 hello    [ version-low, version-high, authority, epoch, heard, known, restored ]
+//!   1 batch    [ hop: [ floor: position, after: position ], batch: bytes ]
 //!   2 durable  [ lane, position ]            unsigned: moves the sender's window, clears no custody
 //!   3 receipts [ COSE_Sign1 over a receipt list ]
 //!   4 gap      [ lane, position held ]
 //!   5 slot     [ COSE_Sign1 over a slot ]
+//!   6 ends     [ [* [ lane, position ] ], more ]   the answer to a hello that says `restored`
 //! ```
 //! `floor` is the end of what the sender no longer holds for this hop, because the hop (or the destination) has receipted
-//! it: a relay that has forgotten the lane takes its place from there and never receipts what it has not seen.
+//! it: a relay that has forgotten the lane takes its place from there and never receipts what it has not seen. `after` is
+//! the batch that came before this one at the sender: a new epoch does not name what its origin has forgotten, but every
+//! hop sends that first.
 
 use jincai_types::{AuthorityId, Epoch, Error, Lane, LanePosition, decode_canonical, encode, limits};
 use minicbor::bytes::{ByteSlice, ByteVec};
@@ -40,13 +43,19 @@ pub enum Frame {
         /// Whether the speaker has heard the listener's hello on this link; if not, it wants one.
         #[n(4)]
         heard: bool,
+        /// The newest epoch of the listener that the speaker knows.
+        #[n(5)]
+        known: Epoch,
+        /// Whether the speaker was set back to an older state and wants to hear what the listener holds.
+        #[n(6)]
+        restored: bool,
     },
     /// A sealed batch.
     #[n(1)]
     Batch {
         /// See the module's head.
         #[n(0)]
-        floor: LanePosition,
+        hop: HopOrder,
         /// The batch's bytes.
         #[n(1)]
         bytes: ByteVec,
@@ -85,7 +94,31 @@ pub enum Frame {
         #[n(0)]
         signed: ByteVec,
     },
+    /// What the speaker holds of lanes that begin at the listener or have it as a destination.
+    #[n(6)]
+    Ends {
+        /// Lane and the last end held; at most [`ENDS`].
+        #[n(0)]
+        lanes: Vec<(Lane, LanePosition)>,
+        /// Whether more frames follow.
+        #[n(1)]
+        more: bool,
+    },
 }
+
+/// Where a batch stands at the hop that sends it; see the module's head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct HopOrder {
+    /// The end of what the sender no longer holds for this hop.
+    #[n(0)]
+    pub floor: LanePosition,
+    /// The end of the batch that came before this one at the sender.
+    #[n(1)]
+    pub after: LanePosition,
+}
+
+/// Most lanes in one [`Frame::Ends`].
+pub(crate) const ENDS: usize = 1000;
 
 impl Frame {
     /// The frame's bytes.
@@ -101,10 +134,10 @@ impl Frame {
 
     /// The bytes of a batch frame, without a detour over an owned copy of the batch.
     #[must_use]
-    pub fn batch_bytes(floor: &LanePosition, batch: &[u8]) -> Vec<u8> {
+    pub fn batch_bytes(hop: &HopOrder, batch: &[u8]) -> Vec<u8> {
         #[derive(Encode)]
-        struct Borrowed<'b>(#[n(0)] u8, #[b(1)] (LanePosition, &'b ByteSlice));
-        encode(&Borrowed(1, (*floor, batch.into())))
+        struct Borrowed<'b>(#[n(0)] u8, #[b(1)] (HopOrder, &'b ByteSlice));
+        encode(&Borrowed(1, (*hop, batch.into())))
     }
 }
 
@@ -163,9 +196,9 @@ pub struct SlotValue {
     /// Counts up within the epoch.
     #[n(4)]
     pub number: u64,
-    /// Whom it concerns; hops pass it on in that direction.
+    /// Whom it concerns; hops pass it on in that direction. Absent: every node.
     #[n(5)]
-    pub to: jincai_types::Destination,
+    pub to: Option<jincai_types::Destination>,
     /// The value; at most 16 KiB.
     #[n(6)]
     pub value: ByteVec,
@@ -184,12 +217,21 @@ mod tests {
         let epoch = Epoch { number: 3, salt: 4 };
         let position = LanePosition { epoch, sequence: 9, digest: jincai_types::Digest([7; 32]) };
         vec![
-            Frame::Hello { low: 1, high: 1, authority: lane.origin, epoch, heard: false },
-            Frame::Batch { floor: position, bytes: vec![1, 2, 3].into() },
+            Frame::Hello {
+                low: 1,
+                high: 1,
+                authority: lane.origin,
+                epoch,
+                heard: false,
+                known: Epoch::default(),
+                restored: true,
+            },
+            Frame::Batch { hop: HopOrder { floor: position, after: position }, bytes: vec![1, 2, 3].into() },
             Frame::Durable { lane, position },
             Frame::Receipts { signed: vec![4].into() },
             Frame::Gap { lane, have: LanePosition::START },
             Frame::Slot { signed: vec![].into() },
+            Frame::Ends { lanes: vec![(lane, position)], more: false },
         ]
     }
 
@@ -198,8 +240,8 @@ mod tests {
         for frame in frames() {
             assert_eq!(Frame::from_bytes(&frame.to_bytes()), Ok(frame));
         }
-        let Frame::Batch { floor, bytes } = frames().remove(1) else { unreachable!("second is a batch") };
-        assert_eq!(Frame::batch_bytes(&floor, &bytes), frames()[1].to_bytes());
+        let Frame::Batch { hop, bytes } = frames().remove(1) else { unreachable!("second is a batch") };
+        assert_eq!(Frame::batch_bytes(&hop, &bytes), frames()[1].to_bytes());
     }
 
     proptest! {
@@ -209,7 +251,7 @@ mod tests {
         }
 
         #[test]
-        fn altered_frames_never_read_as_the_same(which in 0usize..6, bit in any::<prop::sample::Index>()) {
+        fn altered_frames_never_read_as_the_same(which in 0usize..7, bit in any::<prop::sample::Index>()) {
             let frame = frames().remove(which);
             let mut bytes = frame.to_bytes();
             let bit = bit.index(bytes.len() * 8);

@@ -9,6 +9,7 @@
 
 mod apply;
 mod chain;
+mod delivery;
 mod error;
 mod exchange;
 mod frame;
@@ -18,13 +19,15 @@ mod output;
 mod receive;
 pub mod record;
 mod report;
+mod restore;
 mod room;
 mod slots;
+mod snapshot;
 
 pub use apply::{BULK_PART, REFUSAL, RefusalNote};
 pub use error::Error;
-pub use exchange::{Counters, Exchange, Setup, open, read_batch};
-pub use frame::{Frame, PROTOCOL_VERSION, Receipt, ReceiptList, SlotValue};
+pub use exchange::{Counters, Exchange, Opening, Setup, open, read_batch};
+pub use frame::{Frame, HopOrder, PROTOCOL_VERSION, Receipt, ReceiptList, SlotValue};
 pub use link::LinkKind;
 pub use output::{Context, Notice, Output, Payload, Send};
 pub use report::{InboundReport, LinkReport, OutboundReport};

@@ -3,8 +3,11 @@
 //! Custody of a batch ends with the neighbour's *signed* receipt and with nothing else; an unsigned «durable» only moves
 //! the window. Whatever is in doubt after a reconnect is sent again: the other end tells duplicates by their digest.
 
+use crate::{HopOrder, Payload};
+use jincai_crypto::BatchView;
 use jincai_policies::LinkPolicy;
 use jincai_types::{Destination, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber, Sequence};
+use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Order of batches within a lane.
@@ -25,12 +28,33 @@ pub enum LinkKind {
 }
 
 /// A batch that lies in the journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Held {
+    #[n(0)]
     pub(crate) record: RecordNumber,
+    #[n(1)]
     pub(crate) previous: LanePosition,
+    #[n(2)]
     pub(crate) end: LanePosition,
+    #[n(3)]
     pub(crate) bytes: u64,
+    /// The end of the batch that came before it on the lane at this hop.
+    #[n(4)]
+    pub(crate) after: LanePosition,
+}
+
+impl Held {
+    /// A batch as it stands in a record.
+    pub(crate) fn new(record: RecordNumber, view: &BatchView<'_>, bytes: usize, after: LanePosition) -> Self {
+        let (previous, end) = (view.statement.previous, view.end());
+        Self { record, previous, end, bytes: bytes as u64, after }
+    }
+
+    /// To send it on its own, without regard to what else is held.
+    pub(crate) fn payload(&self) -> Payload {
+        let hop = HopOrder { floor: self.previous, after: LanePosition::START };
+        Payload::Batch { record: self.record, hop, bytes: self.bytes }
+    }
 }
 
 /// What one lane has in custody for this neighbour.
@@ -59,12 +83,23 @@ impl Queue {
     }
 }
 
+/// A link as a snapshot keeps it.
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct SavedLink {
+    #[n(0)]
+    queues: Vec<(Lane, Vec<Held>)>,
+    #[n(1)]
+    late: Vec<(Lane, Held)>,
+    #[n(2)]
+    epoch: Epoch,
+}
+
 /// What to send next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ToSend {
     pub(crate) class: Priority,
     pub(crate) record: RecordNumber,
-    pub(crate) floor: LanePosition,
+    pub(crate) hop: HopOrder,
     pub(crate) bytes: u64,
 }
 
@@ -84,6 +119,12 @@ pub(crate) struct Link {
     in_flight: [u64; 4],
     /// Lanes whose receipts we have not signed yet.
     pub(crate) owed: BTreeMap<Lane, LanePosition>,
+    /// Single batches to sign for: those that are no part of a lane's chain any more.
+    pub(crate) owed_exactly: BTreeSet<(Lane, LanePosition)>,
+    /// Batches that came late, in custody until the neighbour has signed for exactly them; and when to send them (again).
+    late: BTreeMap<(Lane, Key), (Held, Millis)>,
+    /// The newest epoch in which the neighbour has spoken.
+    pub(crate) epoch: Epoch,
     pub(crate) receipts_sent: Millis,
     pub(crate) last_batch: Millis,
     asked: BTreeMap<Lane, (LanePosition, Millis)>,
@@ -109,6 +150,60 @@ impl Link {
         self.ready[lane.class.index()].insert(lane);
     }
 
+    /// Takes a batch into custody that is no part of its lane's chain any more.
+    pub(crate) fn hold_late(&mut self, lane: Lane, held: Held) {
+        self.late.insert((lane, held.end.key()), (held, 0));
+    }
+
+    /// The late batches that are to be sent now; each comes again after `pause`.
+    pub(crate) fn late_due(&mut self, pause: Millis, now: Millis) -> Vec<(Lane, Held)> {
+        if self.up.is_none() || !self.greeted || self.refused {
+            return Vec::new();
+        }
+        let due = self.late.iter_mut().filter(|(_, (_, at))| *at <= now || *at > now + pause);
+        due.map(|((lane, _), (held, at))| {
+            *at = now + pause;
+            (*lane, *held)
+        })
+        .collect()
+    }
+
+    /// Says anew after which batch one in custody comes; `false` if it is not in custody.
+    pub(crate) fn comes_after(&mut self, lane: &Lane, end: &LanePosition, after: LanePosition) -> bool {
+        let held = self.queues.get_mut(lane).and_then(|q| q.held.get_mut(&end.key()));
+        let Some(held) = held.filter(|held| held.end == *end) else { return false };
+        if after.key() < held.after.key() {
+            held.after = after;
+        }
+        true
+    }
+
+    /// Everything in custody: lane and batch.
+    pub(crate) fn custody(&self) -> impl Iterator<Item = (&Lane, &Held)> {
+        let queued = self.queues.iter().flat_map(|(lane, q)| q.held.values().map(move |h| (lane, h)));
+        queued.chain(self.late.iter().map(|((lane, _), (held, _))| (lane, held)))
+    }
+
+    /// What a snapshot keeps of the link: custody, late custody, and lanes that ever had something for the neighbour.
+    pub(crate) fn save(&self) -> SavedLink {
+        SavedLink {
+            queues: self.queues.iter().map(|(lane, q)| (*lane, q.held.values().copied().collect())).collect(),
+            late: self.late.iter().map(|((lane, _), (held, _))| (*lane, *held)).collect(),
+            epoch: self.epoch,
+        }
+    }
+
+    /// Takes back what [`Self::save`] gave.
+    pub(crate) fn load(saved: SavedLink, now: Millis) -> Self {
+        let mut link = Self { epoch: saved.epoch, ..Self::default() };
+        for (lane, batches) in saved.queues {
+            link.queues.entry(lane).or_default();
+            batches.into_iter().for_each(|held| link.hold(lane, held, now));
+        }
+        saved.late.into_iter().for_each(|(lane, held)| link.hold_late(lane, held));
+        link
+    }
+
     /// Whether anything of the lane is in custody for this neighbour.
     pub(crate) fn holds(&self, lane: &Lane) -> bool {
         self.queues.get(lane).is_some_and(|q| !q.held.is_empty())
@@ -128,8 +223,7 @@ impl Link {
 
     /// Batches and bytes in custody.
     pub(crate) fn backlog(&self) -> (u64, u64) {
-        let held = self.queues.values().flat_map(|q| q.held.values());
-        held.fold((0, 0), |(count, bytes), h| (count + 1, bytes + h.bytes))
+        self.custody().fold((0, 0), |(count, bytes), (_, h)| (count + 1, bytes + h.bytes))
     }
 
     /// Batches in custody per lane, for people.
@@ -145,6 +239,7 @@ impl Link {
         self.offer = (now, FIRST_OFFER);
         self.in_flight = [0; 4];
         self.asked.clear();
+        self.late.values_mut().for_each(|(_, at)| *at = 0);
         for (lane, queue) in &mut self.queues {
             queue.sent = Key::default();
             queue.confirmed = Key::default();
@@ -181,7 +276,8 @@ impl Link {
             queue.sent = held.end.key();
             self.in_flight[at] += held.bytes;
             self.served[at] = Some(lane);
-            return Some(ToSend { class, record: held.record, floor, bytes: held.bytes });
+            let hop = HopOrder { floor, after: held.after };
+            return Some(ToSend { class, record: held.record, hop, bytes: held.bytes });
         }
         None
     }
@@ -202,16 +298,23 @@ impl Link {
     /// The neighbour signed for the lane up to here; returns whether custody of something ended. `Err` if what it signed
     /// is not what we sent.
     pub(crate) fn clear(&mut self, lane: &Lane, position: LanePosition, now: Millis) -> Result<bool, ()> {
+        if let Some((held, _)) = self.late.get(&(*lane, position.key())) {
+            if held.end.digest != position.digest {
+                return Err(());
+            }
+            self.discard(lane, position);
+            return Ok(true);
+        }
         let Some(queue) = self.queues.get(lane) else { return Ok(false) };
         let first = queue.held.values().next();
-        let Some(first) = first.filter(|h| h.end.key() <= position.key()) else { return Ok(false) };
+        if first.is_none_or(|h| h.end.key() > position.key()) {
+            return Ok(false);
+        }
         match queue.held.get(&position.key()) {
             Some(held) if held.end.digest == position.digest => {}
-            // It may already hold more than we do (we restarted, or it got it from another hop); then it says nothing of ours.
-            None if position.key() > queue.held.keys().next_back().copied().unwrap_or_else(|| first.end.key()) => {
-                return Ok(false);
-            }
-            _ => return Err(()),
+            Some(_) => return Err(()),
+            // It holds what we do not (we restarted, or hold only what it once lost): that says nothing of ours.
+            None => return Ok(false),
         }
         self.confirm(lane, position, now);
         self.discard(lane, position);
@@ -221,13 +324,16 @@ impl Link {
 
     /// Lets go of everything up to a position (a signed receipt, now or in the journal).
     pub(crate) fn discard(&mut self, lane: &Lane, position: LanePosition) {
+        if self.late.remove(&(*lane, position.key())).is_some() {
+            return;
+        }
         let Some(queue) = self.queues.get_mut(lane) else { return };
         // Whatever of it was in flight is no longer.
         let flying = queue.bytes_between(queue.confirmed, queue.sent.min(position.key()));
         self.in_flight[lane.class.index()] -= flying;
         queue.confirmed = queue.confirmed.max(queue.sent.min(position.key()));
-        let later = (std::ops::Bound::Excluded(position.key()), std::ops::Bound::Unbounded);
-        queue.held = queue.held.range(later).map(|(k, h)| (*k, *h)).collect();
+        let (epoch, sequence) = position.key();
+        queue.held = queue.held.split_off(&(epoch, sequence.saturating_add(1)));
         if queue.held.is_empty() && matches!(lane.destination, Destination::Authority(_)) {
             // A drained lane between two authorities costs a hop nothing; the next batch tells where it continues.
             self.queues.remove(lane);

@@ -16,6 +16,8 @@ const BATCH_OVERHEAD: usize = 8 << 10;
 #[derive(Debug, Default)]
 struct OutLane {
     position: LanePosition,
+    /// Where the lane ended before the epoch of `position`.
+    before: LanePosition,
     pending: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -71,9 +73,40 @@ impl Outbox {
         self.pending
     }
 
-    /// The position of a lane, restored from the journal.
-    pub(crate) fn restore(&mut self, lane: Lane, end: LanePosition) {
-        self.lanes.entry(lane).or_default().position = end;
+    /// Our own batch in the journal: the lane goes on behind it.
+    pub(crate) fn restore(&mut self, lane: Lane, previous: LanePosition, end: LanePosition) {
+        let state = self.lanes.entry(lane).or_default();
+        if end.epoch != state.position.epoch {
+            state.before = previous;
+        }
+        state.position = end;
+    }
+
+    /// Goes on behind a batch that was taken back and follows the lane's end.
+    pub(crate) fn adopt(&mut self, lane: Lane, end: LanePosition) {
+        let state = self.lanes.entry(lane).or_default();
+        if end.epoch != state.position.epoch {
+            state.before = state.position;
+        }
+        state.position = end;
+    }
+
+    /// Where a lane ended before `epoch`, as far as this node remembers.
+    pub(crate) fn remembered(&self, lane: &Lane, epoch: Epoch) -> LanePosition {
+        let Some(state) = self.lanes.get(lane) else { return LanePosition::START };
+        if state.position.epoch == epoch { state.before } else { state.position }
+    }
+
+    /// What a snapshot keeps: each lane's end, and its end before that epoch.
+    pub(crate) fn save(&self) -> Vec<(Lane, LanePosition, LanePosition)> {
+        self.lanes.iter().map(|(lane, l)| (*lane, l.position, l.before)).collect()
+    }
+
+    /// Takes back what [`Self::save`] gave.
+    pub(crate) fn load(saved: Vec<(Lane, LanePosition, LanePosition)>) -> Self {
+        let lanes =
+            saved.into_iter().map(|(lane, position, before)| (lane, OutLane { position, before, pending: Vec::new() }));
+        Self { lanes: lanes.collect(), pending: 0 }
     }
 
     /// The end of a lane that begins here.
@@ -118,6 +151,9 @@ impl Outbox {
                         now,
                     };
                     let (bytes, end) = seal(&input, keys, entropy)?;
+                    if end.epoch != previous.epoch {
+                        state.before = previous;
+                    }
                     state.position = end;
                     out.push(Sealed { lane: *lane, previous, end, bytes });
                     rest = later;

@@ -1,9 +1,9 @@
 //! What a step produces: records to append, frames to send once those are durable, and notices for the log.
 
-use crate::Rooms;
+use crate::{HopOrder, Rooms};
 use bytes::Bytes;
 use jincai_journal::{Log, Record, Stored};
-use jincai_types::{AuthorityId, LanePosition, Millis, Priority, RecordNumber};
+use jincai_types::{AuthorityId, Millis, Priority, RecordNumber};
 
 /// Something to send, once every record up to `after` is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Payload {
         /// The record that holds it.
         record: RecordNumber,
         /// See [`crate::Frame::Batch`].
-        floor: LanePosition,
+        hop: HopOrder,
         /// Size of the batch.
         bytes: u64,
     },

@@ -6,9 +6,9 @@ use crate::exchange::Exchange;
 use crate::link::{Held, LinkKind};
 use crate::output::{Context, Payload};
 use crate::record::{self, Cleared, kind};
-use crate::{Error, Frame, PROTOCOL_VERSION, ReceiptList};
+use crate::{Error, Frame, HopOrder, PROTOCOL_VERSION, ReceiptList};
 use jincai_crypto::{BatchView, Purpose, Verified, signer_of};
-use jincai_types::{AuthorityId, Destination, Lane, LanePosition, Priority, decode_canonical, limits};
+use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Priority, decode_canonical, limits};
 
 impl Exchange {
     /// Takes a frame from a neighbour. An error means that the frame was refused and nothing changed but counters; the
@@ -20,8 +20,20 @@ impl Exchange {
             return Err(Error::NotANeighbour(peer));
         }
         match frame {
-            Frame::Hello { low, high, authority, heard, .. } => self.hello(peer, (low, high), authority, heard, ctx),
-            Frame::Batch { floor, bytes } => self.batch(peer, floor, &bytes, ctx),
+            Frame::Hello { low, high, authority, epoch, heard, known, restored } => {
+                self.hello(peer, (low, high), authority, (epoch, heard), ctx)?;
+                self.told_of_epoch(known, ctx);
+                self.accepted |= known == self.epoch;
+                if restored {
+                    self.say_ends(peer, ctx);
+                }
+                Ok(())
+            }
+            Frame::Ends { lanes, more } => {
+                self.ends(peer, lanes, more, ctx);
+                Ok(())
+            }
+            Frame::Batch { hop, bytes } => self.batch(peer, hop, &bytes, ctx),
             Frame::Durable { lane, position } => {
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.confirm(&lane, position, ctx.now);
@@ -44,7 +56,7 @@ impl Exchange {
         peer: AuthorityId,
         (low, high): (u16, u16),
         authority: AuthorityId,
-        heard: bool,
+        (epoch, heard): (Epoch, bool),
         ctx: &mut Context<'_>,
     ) -> Result<(), Error> {
         if authority != peer {
@@ -56,6 +68,7 @@ impl Exchange {
             return Err(Error::Version { low, high, ours: PROTOCOL_VERSION });
         }
         link.greeted = true;
+        self.heard_epoch(peer, epoch, ctx);
         if !heard {
             self.say_hello(peer, ctx);
         }
@@ -65,7 +78,7 @@ impl Exchange {
     fn batch(
         &mut self,
         peer: AuthorityId,
-        floor: LanePosition,
+        HopOrder { floor, after }: HopOrder,
         bytes: &[u8],
         ctx: &mut Context<'_>,
     ) -> Result<(), Error> {
@@ -87,7 +100,10 @@ impl Exchange {
         let member = self.directory.tree().is_member(lane.destination, self.me);
         let hops = self.directory.tree().next_hops(self.me, lane.destination, Some(peer));
         let group = !matches!(lane.destination, Destination::Authority(_));
-        if lane.origin == self.me || (!member && hops.is_empty() && !group) {
+        if lane.origin == self.me {
+            return self.take_back(peer, &view, bytes, ctx);
+        }
+        if !member && hops.is_empty() && !group {
             self.counters.batches_not_yet += 1;
             return Err(Error::NoRoute(lane.destination));
         }
@@ -105,26 +121,33 @@ impl Exchange {
         }
         let (verdict, have) = (chain.judge(&view.statement, view.digest), chain.position());
         match verdict {
+            // Between the end that a new epoch names and the epoch itself, the sender holds something that we lack.
+            Verdict::New if view.statement.epoch != have.epoch && after.key() > have.key() => {
+                self.ask(peer, lane, have, ctx);
+                Ok(())
+            }
             Verdict::New => self.accept(peer, &view, bytes, ctx),
             Verdict::Duplicate => {
                 self.counters.duplicates_dropped += 1;
+                self.serve_wanted(&view, bytes, after, ctx);
                 self.owe(peer, lane, have, ctx);
+                if view.end().key() < have.key()
+                    && let Some(link) = self.links.get_mut(&peer)
+                {
+                    // A sender that holds nothing newer cannot compare our position with anything; it can compare this.
+                    link.owed_exactly.insert((lane, view.end()));
+                }
                 Ok(())
             }
             Verdict::Gap => {
                 self.ask(peer, lane, have, ctx);
                 Ok(())
             }
-            Verdict::Late => {
-                // Authentic, but its origin has since said that the lane ended before it: nobody may act on it.
-                self.counters.batches_bad += 1;
-                ctx.out.notice(true, "JC-1210", format!("lane {lane}: a batch of an epoch that its origin has closed"));
-                Ok(())
-            }
+            Verdict::Late => self.late(peer, &view, bytes, ctx),
             Verdict::Fork => {
                 self.counters.forks += 1;
-                ctx.out.record(kind::FORK, bytes.to_vec());
-                self.held_lanes.insert(lane, view.digest);
+                let record = ctx.out.record(kind::FORK, bytes.to_vec());
+                self.held_lanes.insert(lane, (view.digest, record));
                 ctx.out.notice(true, "JC-1207", format!("lane {lane} is held: two batches claim one place"));
                 Err(Error::Fork { lane })
             }
@@ -141,9 +164,9 @@ impl Exchange {
         let lane = view.statement.lane;
         let record = ctx.out.record(kind::BATCH, record::batch_record(Some(peer), bytes));
         let chain = self.chains.entry(lane).or_default();
+        let held = Held::new(record, view, bytes.len(), chain.position());
         chain.advance(&view.statement, view.digest);
-        let end = chain.position();
-        let held = Held { record, previous: view.statement.previous, end, bytes: bytes.len() as u64 };
+        let end = held.end;
         self.take(lane, held, Some(peer), ctx.now);
         self.owe(peer, lane, end, ctx);
         self.apply_lane(lane, ctx)?;
@@ -160,7 +183,7 @@ impl Exchange {
         }
     }
 
-    fn ask(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
+    pub(crate) fn ask(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         if link.may_ask(lane, have, &self.policy, ctx.now) {
             self.counters.gaps_asked += 1;
@@ -171,21 +194,18 @@ impl Exchange {
 
     /// The neighbour lacks what follows `have`: send it again from there.
     fn gap(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
+        if lane.origin == peer {
+            return self.give_back(peer, lane, have, ctx);
+        }
         let Some(link) = self.links.get_mut(&peer) else { return };
-        let first = link.first_held(&lane).map(|h| h.previous.key());
+        let first = link.first_held(&lane).map(|h| h.after.key());
         if first.is_none_or(|f| f > have.key()) {
             let shelf = self.shelf.get(&lane);
             let later = (std::ops::Bound::Excluded(have.key()), std::ops::Bound::Unbounded);
             let again: Vec<Held> = shelf.into_iter().flat_map(|s| s.range(later)).map(|(_, h)| *h).collect();
-            let served = again.first().is_some_and(|h| h.previous.key() <= have.key());
+            let served = again.first().is_some_and(|h| h.after.key() <= have.key());
             if !served {
-                self.counters.gaps_unserved += 1;
-                ctx.out.notice(
-                    true,
-                    "JC-1211",
-                    format!("lane {lane}: {peer} lacks batches that this node no longer holds"),
-                );
-                return;
+                return self.pass_on_gap(peer, lane, have, ctx);
             }
             for held in again {
                 link.hold(lane, held, ctx.now);
@@ -203,6 +223,10 @@ impl Exchange {
         }
         self.counters.receipts_received += 1;
         let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
+        if list.epoch < link.epoch {
+            // Signed before the neighbour was set back, perhaps: what it says may not be true any more.
+            return Ok(());
+        }
         let mut cleared = Vec::new();
         for receipt in list.receipts.iter().take(crate::frame::RECEIPTS) {
             match link.clear(&receipt.lane, receipt.position, ctx.now) {
@@ -213,6 +237,9 @@ impl Exchange {
                     ctx.out.notice(true, "JC-1212", text);
                 }
             }
+        }
+        for (lane, position) in &cleared {
+            self.satisfied(peer, lane, *position);
         }
         if !cleared.is_empty() {
             let record = Cleared { neighbour: peer, lanes: cleared };
@@ -226,14 +253,17 @@ impl Exchange {
         let Some(link) = self.links.get_mut(&peer) else { return };
         let due = ctx.now.saturating_sub(link.receipts_sent) >= self.policy.receipt_ms;
         let idle = ctx.now.saturating_sub(link.last_batch) >= self.policy.receipt_ms / 5;
-        if link.up.is_none() || link.owed.is_empty() || !(due || idle) {
+        if link.up.is_none() || (link.owed.is_empty() && link.owed_exactly.is_empty()) || !(due || idle) {
             return;
         }
-        let lanes: Vec<Lane> = link.owed.keys().take(crate::frame::RECEIPTS).copied().collect();
-        let receipts = lanes
-            .iter()
-            .filter_map(|lane| Some(crate::Receipt { lane: *lane, position: link.owed.remove(lane)?, refusals: 0 }))
-            .collect();
+        let mut owed = Vec::new();
+        while owed.len() < crate::frame::RECEIPTS
+            && let Some(next) = link.owed_exactly.pop_first().or_else(|| link.owed.pop_first())
+        {
+            owed.push(next);
+        }
+        let receipts =
+            owed.into_iter().map(|(lane, position)| crate::Receipt { lane, position, refusals: 0 }).collect();
         link.receipts_sent = ctx.now;
         let list = ReceiptList { version: 1, issuer: self.me, epoch: self.epoch, neighbour: peer, receipts };
         let signed = jincai_crypto::sign(Purpose::Receipts, record::to_body(&list), &self.keys.signing);

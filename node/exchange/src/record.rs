@@ -1,6 +1,7 @@
 //! The journal records of the exchange: kinds and bodies. Kinds 1–99 belong to it; numbers are never reused.
 
-use jincai_types::{AuthorityId, Epoch, Error, Lane, LanePosition, Sequence, decode, encode};
+use crate::Receipt;
+use jincai_types::{AuthorityId, Digest, Epoch, Error, Lane, LanePosition, RecordNumber, Sequence, decode, encode};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
@@ -20,6 +21,18 @@ pub mod kind {
     pub const CARDS: u16 = 6;
     /// A batch that contradicts one we hold, kept as evidence: the batch's bytes.
     pub const FORK: u16 = 7;
+    /// This node was set back to an older state: [`super::Restored`].
+    pub const RESTORED: u16 = 8;
+    /// A batch of an epoch that its origin has ended before it: as [`BATCH`]. It is no part of the lane's chain.
+    pub const LATE: u16 = 9;
+    /// How far a destination has signed for having applied a lane of ours: [`super::Delivered`].
+    pub const DELIVERED: u16 = 10;
+    /// A batch of our own that we had forgotten and a neighbour gave back: as [`BATCH`].
+    pub const TAKEN_BACK: u16 = 11;
+    /// A batch held again for a neighbour that lost it: as [`BATCH`], naming that neighbour.
+    pub const AGAIN: u16 = 12;
+    /// Messages of a lane to us that nobody holds any more, as its origin has signed: [`super::Gone`].
+    pub const GONE: u16 = 13;
 }
 
 const LIMIT: usize = jincai_journal::RECORD_BYTES_MAX;
@@ -76,8 +89,11 @@ pub struct EffectRecord {
     /// The room's prefix.
     #[n(1)]
     pub room: String,
-    /// The room's own bytes.
+    /// The bulk parts that the message named in `requires`: each has served one message.
     #[n(2)]
+    pub used: Vec<Digest>,
+    /// The room's own bytes.
+    #[n(3)]
     pub effect: ByteVec,
 }
 
@@ -96,6 +112,54 @@ pub struct DeadLetter {
     /// Why: a sentence.
     #[n(3)]
     pub reason: String,
+    /// The bulk parts that it named in `requires`.
+    #[n(4)]
+    pub used: Vec<Digest>,
+    /// The record that holds its batch.
+    #[n(5)]
+    pub record: RecordNumber,
+    /// Whether it came late, so that no cursor moves.
+    #[n(6)]
+    pub late: bool,
+}
+
+/// This node was set back to an older state, and whether its neighbours have helped it to catch up since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Restored {
+    /// The epoch that was opened then.
+    #[n(0)]
+    pub epoch: Epoch,
+    /// Whether it has caught up with its neighbours.
+    #[n(1)]
+    pub done: bool,
+}
+
+/// Messages that were lost for good: a lane goes on behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Gone {
+    /// The lane.
+    #[n(0)]
+    pub lane: Lane,
+    /// The last batch before them.
+    #[n(1)]
+    pub from: LanePosition,
+    /// The last of them.
+    #[n(2)]
+    pub to: LanePosition,
+}
+
+/// A destination's receipt for a lane of ours, as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Delivered {
+    /// The destination.
+    #[n(0)]
+    pub issuer: AuthorityId,
+    /// Its epoch.
+    #[n(1)]
+    pub epoch: Epoch,
+    /// What it signed for.
+    #[n(2)]
+    pub receipt: Receipt,
 }
 
 /// Custody that has ended on one link.

@@ -97,10 +97,9 @@ impl Exchange {
             lane: *lane,
             sealed: *sealed,
             delivered: self
-                .delivered
-                .range((*lane, AuthorityId::MINISTRY)..)
-                .take_while(|((l, _), _)| l == lane)
-                .map(|((_, who), r)| (*who, r.position, r.refusals))
+                .deliveries
+                .of(lane)
+                .map(|(who, d)| (*who, d.receipt.position, d.receipt.refusals))
                 .collect(),
         };
         self.outbox.positions().map(report).collect()

@@ -98,6 +98,21 @@ pub trait Room {
 
     /// Whether a requirement is met; `None` if it is not this room's to know.
     fn meets(&self, requirement: &Requirement) -> Option<bool>;
+
+    /// A message that this node itself sent and had forgotten, because it was set back: the effect that makes the room know
+    /// again what it then did, if there is one.
+    fn retake(&mut self, _delivery: &Delivery<'_>, _parts: &dyn Parts) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// The room's state as a snapshot keeps it.
+    fn save(&self) -> Vec<u8>;
+
+    /// Takes back what [`Room::save`] gave; the room is empty before.
+    fn load(&mut self, saved: &[u8]) -> Result<(), RoomError>;
+
+    /// Names the records that the room still reads by their number.
+    fn live(&self, each: &mut dyn FnMut(RecordNumber));
 }
 
 /// An effect that cannot be applied.
@@ -114,6 +129,9 @@ pub struct RoomError {
 pub trait Rooms {
     /// The decision of the room that takes this message, and the room's prefix; `None` if no room does.
     fn decide(&mut self, now: Millis, delivery: &Delivery<'_>, parts: &dyn Parts) -> Option<(&'static str, Decision)>;
+
+    /// See [`Room::retake`]; the room's prefix and its effect.
+    fn retake(&mut self, delivery: &Delivery<'_>, parts: &dyn Parts) -> Option<(&'static str, Vec<u8>)>;
 
     /// See [`Room::apply`]; `room` is the room's prefix.
     fn apply(&mut self, place: &Place, room: &str, effect: &[u8]) -> Result<(), RoomError>;

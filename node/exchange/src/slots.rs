@@ -1,16 +1,18 @@
 //! Slots: signed values of which only the latest counts. Hops keep the newest in memory and offer it at link-up; there is
 //! no sequence and no custody, because a newer value makes an older one worthless.
 //!
-//! Two kinds so far: `card` (an authority's chain of cards, for its superiors) and `receipt:LANE` (the destination's
-//! end-to-end receipt, for the lane's origin).
+//! Six kinds: `card` (an authority's chain of cards, for its superiors), `receipt:LANE` (the destination's end-to-end
+//! receipt, for the lane's origin), `end:LANE` (how far a lane goes, for destinations that stay behind), `gone:LANE`
+//! (what of it is lost for good, for its destinations), `restored` (a node was set back, for every node), and
+//! `epoch:AUTHORITY` (a newer epoch of an authority is known than the one it speaks in).
 
 use crate::exchange::Exchange;
 use crate::output::{Context, Payload};
 use crate::receive::claimed_slot;
-use crate::record::{self, kind};
+use crate::record::{self, Gone, kind};
 use crate::{Error, Frame, Receipt, SlotValue};
 use jincai_crypto::{CardChain, Purpose, sign, verify};
-use jincai_types::{AuthorityId, Destination, Epoch, Priority, decode_canonical};
+use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Priority, decode_canonical};
 use std::collections::BTreeMap;
 
 /// Most slots kept; further ones are refused until some are replaced.
@@ -18,12 +20,17 @@ const SLOTS: usize = 200_000;
 const NAME_BYTES: usize = 200;
 const CARD: &str = "card";
 const RECEIPT: &str = "receipt:";
+const END: &str = "end:";
+const GONE: &str = "gone:";
+const EPOCH: &str = "epoch:";
+const RESTORED: &str = "restored";
 
 #[derive(Clone, Debug)]
 struct Slot {
     epoch: Epoch,
     number: u64,
-    to: Destination,
+    /// None: every node.
+    to: Option<Destination>,
     from: Option<AuthorityId>,
     signed: Vec<u8>,
 }
@@ -37,10 +44,16 @@ impl Slots {
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
+
+    /// The newest epoch in which an authority has signed one of them.
+    pub(crate) fn newest_epoch(&self, of: AuthorityId) -> Epoch {
+        let all = self.0.range((of, String::new())..).take_while(|((issuer, _), _)| *issuer == of);
+        all.map(|(_, slot)| slot.epoch).max().unwrap_or_default()
+    }
 }
 
 impl Exchange {
-    fn make_slot(&mut self, name: String, number: u64, to: Destination, value: Vec<u8>) -> Vec<u8> {
+    fn make_slot(&mut self, name: String, number: u64, to: Option<Destination>, value: Vec<u8>) -> Vec<u8> {
         let slot = SlotValue { version: 1, issuer: self.me, epoch: self.epoch, name, number, to, value: value.into() };
         let signed = sign(Purpose::Slot, record::to_body(&slot), &self.keys.signing);
         let stored = Slot { epoch: slot.epoch, number, to, from: None, signed: signed.clone() };
@@ -54,7 +67,42 @@ impl Exchange {
         }
         let (Some(chain), Some(card)) = (self.directory.chain(self.me), self.directory.card(self.me)) else { return };
         let serial = card.serial;
-        self.make_slot(CARD.into(), serial, Destination::Superiors(self.me), record::to_body(&chain));
+        self.make_slot(CARD.into(), serial, Some(Destination::Superiors(self.me)), record::to_body(&chain));
+    }
+
+    /// Says to every node that this one was set back, if it ever was.
+    pub(crate) fn issue_restored_slot(&mut self, number: u64) {
+        if let Some(restored) = self.catch_up.restored {
+            self.make_slot(RESTORED.into(), number, None, record::to_body(&restored.epoch));
+        }
+    }
+
+    /// Says to a lane's destinations where it ends.
+    pub(crate) fn issue_end_slot(&mut self, lane: Lane, end: LanePosition, ctx: &mut Context<'_>) {
+        let value = record::to_body(&(lane, end));
+        self.say_of_lane(END, lane, value, ctx);
+    }
+
+    /// Says to an authority which epoch of it is known here.
+    pub(crate) fn issue_epoch_slot(&mut self, of: AuthorityId, epoch: Epoch, ctx: &mut Context<'_>) {
+        let to = Some(Destination::Authority(of));
+        self.end_number = ctx.now.max(self.end_number + 1);
+        let signed = self.make_slot(format!("{EPOCH}{of}"), self.end_number, to, record::to_body(&epoch));
+        self.pass_on(&signed, to, None, ctx);
+    }
+
+    /// Says to a lane's destinations what of it is lost for good.
+    pub(crate) fn issue_gone_slot(&mut self, gone: Gone, ctx: &mut Context<'_>) {
+        self.say_of_lane(GONE, gone.lane, record::to_body(&gone), ctx);
+    }
+
+    fn say_of_lane(&mut self, name: &str, lane: Lane, value: Vec<u8>, ctx: &mut Context<'_>) {
+        // Unlike records, what is said again has nothing new to be numbered by.
+        self.end_number = ctx.now.max(self.end_number + 1);
+        let number = self.end_number;
+        let to = Some(lane.destination);
+        let signed = self.make_slot(format!("{name}{lane}"), number, to, value);
+        self.pass_on(&signed, to, None, ctx);
     }
 
     /// Issues the end-to-end receipts that are out of date.
@@ -71,14 +119,22 @@ impl Exchange {
         for receipt in due {
             // Numbers of records never go back within an epoch, not even across a clean restart.
             let number = ctx.out.last();
-            let to = Destination::Authority(receipt.lane.origin);
+            let to = Some(Destination::Authority(receipt.lane.origin));
             let signed = self.make_slot(format!("{RECEIPT}{}", receipt.lane), number, to, record::to_body(&receipt));
             self.pass_on(&signed, to, None, ctx);
         }
     }
 
-    fn pass_on(&mut self, signed: &[u8], to: Destination, from: Option<AuthorityId>, ctx: &mut Context<'_>) {
-        for hop in self.directory.tree().next_hops(self.me, to, from) {
+    /// Where a slot goes from here.
+    fn slot_hops(&self, to: Option<Destination>, from: Option<AuthorityId>) -> Vec<AuthorityId> {
+        match to {
+            Some(to) => self.directory.tree().next_hops(self.me, to, from),
+            None => self.links.keys().copied().filter(|peer| Some(*peer) != from).collect(),
+        }
+    }
+
+    fn pass_on(&mut self, signed: &[u8], to: Option<Destination>, from: Option<AuthorityId>, ctx: &mut Context<'_>) {
+        for hop in self.slot_hops(to, from) {
             if self.links.get(&hop).is_some_and(|l| l.up.is_some()) {
                 let frame = Frame::Slot { signed: signed.to_vec().into() };
                 ctx.out.send(hop, Priority::Control, Payload::Frame(frame.to_bytes()));
@@ -89,7 +145,7 @@ impl Exchange {
     /// Offers a neighbour that has just come up every slot that leads its way.
     pub(crate) fn offer_slots(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
         for slot in self.slots.0.values() {
-            let leads_there = self.directory.tree().next_hops(self.me, slot.to, slot.from).contains(&peer);
+            let leads_there = self.slot_hops(slot.to, slot.from).contains(&peer);
             if leads_there {
                 let frame = Frame::Slot { signed: slot.signed.clone().into() };
                 ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
@@ -111,8 +167,11 @@ impl Exchange {
         let claimed = claimed_slot(signed)?;
         let known = (claimed.issuer, claimed.name.clone());
         let newest = self.slots.0.get(&known).map(|s| (s.epoch, s.number));
-        if claimed.issuer == self.me || newest >= Some((claimed.epoch, claimed.number)) {
+        if claimed.issuer == self.me {
             return Ok(());
+        }
+        if newest >= Some((claimed.epoch, claimed.number)) {
+            return self.older_slot(&claimed, signed, newest.map(|(epoch, _)| epoch), ctx);
         }
         if claimed.version != 1 || claimed.name.len() > NAME_BYTES {
             return Err(jincai_crypto::Error::Suite { what: "slot", found: u64::from(claimed.version) }.into());
@@ -138,13 +197,55 @@ impl Exchange {
             self.directory.verify(Purpose::Slot, signed, claimed.issuer)?;
         }
         self.counters.slots_received += 1;
-        if claimed.name.starts_with(RECEIPT) && claimed.to == Destination::Authority(self.me) {
-            let receipt: Receipt = decode_canonical("receipt", &claimed.value, crate::frame::SLOT_BYTES)?;
-            self.delivered.insert((receipt.lane, claimed.issuer), receipt);
-        }
+        self.use_slot(&claimed, ctx)?;
         let slot = Slot { epoch: claimed.epoch, number: claimed.number, to: claimed.to, from, signed: signed.to_vec() };
         self.slots.0.insert(known, slot);
         self.pass_on(signed, claimed.to, from, ctx);
+        Ok(())
+    }
+
+    /// A slot that is older than the one held says nothing new; but an issuer that speaks in an older epoch than it is known
+    /// in was set back, perhaps without knowing how far, and is told so once.
+    fn older_slot(
+        &mut self,
+        slot: &SlotValue,
+        signed: &[u8],
+        known: Option<Epoch>,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        let Some(known) = known.filter(|known| *known > slot.epoch) else { return Ok(()) };
+        if self.said_epochs.get(&slot.issuer).is_some_and(|said| *said >= known) {
+            return Ok(());
+        }
+        self.directory.verify(Purpose::Slot, signed, slot.issuer)?;
+        self.said_epochs.insert(slot.issuer, known);
+        self.issue_epoch_slot(slot.issuer, known, ctx);
+        Ok(())
+    }
+
+    /// Acts on a verified slot that concerns this node.
+    fn use_slot(&mut self, slot: &SlotValue, ctx: &mut Context<'_>) -> Result<(), Error> {
+        let limit = crate::frame::SLOT_BYTES;
+        if slot.name.starts_with(RECEIPT) {
+            let receipt: Receipt = decode_canonical("receipt", &slot.value, limit)?;
+            self.delivered(slot.issuer, slot.epoch, receipt, ctx);
+        } else if slot.name.starts_with(END) {
+            let (lane, end): (Lane, LanePosition) = decode_canonical("lane end", &slot.value, limit)?;
+            if lane.origin == slot.issuer {
+                self.told_end(lane, end, ctx);
+            }
+        } else if slot.name.starts_with(GONE) {
+            let gone: Gone = decode_canonical("lost messages", &slot.value, limit)?;
+            if gone.lane.origin == slot.issuer {
+                self.told_gone(gone, ctx);
+            }
+        } else if slot.name.starts_with(EPOCH) && slot.to == Some(Destination::Authority(self.me)) {
+            let epoch: Epoch = decode_canonical("known epoch", &slot.value, limit)?;
+            self.told_of_epoch(epoch, ctx);
+        } else if slot.name == RESTORED {
+            let epoch: Epoch = decode_canonical("restored epoch", &slot.value, limit)?;
+            self.peer_restored(slot.issuer, epoch);
+        }
         Ok(())
     }
 }

@@ -115,8 +115,8 @@ async fn pump(class: Priority, mut queue: mpsc::Receiver<Payload>, link: Arc<Lin
         let frame = match payload {
             Payload::Frame(bytes) => Bytes::from(bytes),
             // Read from the journal's cache or the page cache: not worth a thread of its own.
-            Payload::Batch { record, floor, .. } => match read_batch(&log, record) {
-                Ok(batch) => Bytes::from(Frame::batch_bytes(&floor, &batch)),
+            Payload::Batch { record, hop, .. } => match read_batch(&log, record) {
+                Ok(batch) => Bytes::from(Frame::batch_bytes(&hop, &batch)),
                 Err(error) => {
                     tracing::error!(code = error.code(), %error, record, "a batch in custody cannot be read");
                     continue;

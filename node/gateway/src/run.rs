@@ -10,7 +10,7 @@ use crate::shell::{Durable, Shell};
 use jincai_console::{Call, Node, router};
 use jincai_core::{Core, Event};
 use jincai_crypto::{Entropy, SystemEntropy, sha256};
-use jincai_exchange::Setup;
+use jincai_exchange::{Opening, Setup};
 use jincai_journal::{DirBlobs, DirDisk, Engine, Journal};
 use jincai_tables::Tables;
 use std::collections::VecDeque;
@@ -71,7 +71,8 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
         directory: enrolment.directory()?,
         policy: config.policy.clone(),
     };
-    let core = Core::open(setup, blobs, recovery.clean, clock::now(), &log)?;
+    let opening = if recovery.clean { Opening::Clean } else { Opening::Unclean };
+    let core = Core::open(setup, blobs, opening, None, clock::now(), &log)?;
     let journal = Journal::start(engine, Arc::clone(&durable).callback(inputs.clone()))?;
     let (transports, links) = Links::start(config, &enrolment, tls, log.clone(), inputs.clone()).await?;
     let progress = Arc::new(AtomicU64::new(clock::now()));

@@ -84,6 +84,24 @@ impl MemoryDisk {
         state.next_sync_fails = false;
     }
 
+    /// A disk of its own with what a power cut would leave for certain: the image that a backup of a stopped node is.
+    #[must_use]
+    pub fn durable_copy(&self) -> Self {
+        let state = self.lock();
+        let mut copy = State { names: state.durable_names.clone(), ..State::default() };
+        copy.durable_names = copy.names.clone();
+        copy.next_file = state.next_file;
+        for (id, content) in state.files.iter().filter(|(id, _)| copy.names.values().any(|named| named == *id)) {
+            let mut content = content.clone();
+            for (block, unsynced) in std::mem::take(&mut content.unsynced) {
+                content.blocks.insert(block, unsynced.durable);
+            }
+            content.length = content.durable_length;
+            copy.files.insert(*id, content);
+        }
+        Self(Arc::new(Mutex::new(copy)))
+    }
+
     /// Lets `operations` more changing operations (write, sync, create, replace, remove, truncate) succeed; every later
     /// one fails until [`MemoryDisk::crash`].
     pub fn stop_after(&self, operations: u64) {

@@ -2,7 +2,7 @@
 
 use jincai_core::{Action, Core, Event};
 use jincai_crypto::{Directory, KeyRing, SeededEntropy};
-use jincai_exchange::{Frame, Payload, Setup, read_batch};
+use jincai_exchange::{Frame, Opening, Payload, Setup, read_batch};
 use jincai_journal::{Config, Engine, MemoryBlobs, MemoryDisk, Reader, Record};
 use jincai_policies::LinkPolicy;
 use jincai_types::{AuthorityId, Lane, LanePosition, Millis, RecordNumber};
@@ -41,6 +41,10 @@ pub(crate) struct Node {
     pub(crate) promised: BTreeMap<Lane, LanePosition>,
     /// Offset of its wall clock, in milliseconds.
     pub(crate) skew: u64,
+    /// It was set back, and has not made a record of that yet.
+    restored: bool,
+    /// A copy of its disk.
+    pub(crate) backup: Option<MemoryDisk>,
 }
 
 impl Node {
@@ -55,7 +59,17 @@ impl Node {
             starts: 0,
             promised: BTreeMap::new(),
             skew: 0,
+            restored: false,
+            backup: None,
         }
+    }
+
+    /// The node's disk is replaced by an older copy.
+    pub(crate) fn set_back_to(&mut self, backup: MemoryDisk) {
+        self.disk = backup;
+        self.restored = true;
+        // What it promised since then, it does not know of.
+        self.promised.clear();
     }
 
     pub(crate) fn clock(&self, now: Millis) -> Millis {
@@ -77,8 +91,15 @@ impl Node {
         let entropy = Box::new(SeededEntropy::new(salt));
         let setup = Setup { authority: self.id, keys, entropy, directory: self.directory.clone(), policy };
         let blobs = Arc::new(self.blobs.clone());
+        let opening = if self.restored {
+            Opening::Restored
+        } else if recovery.clean {
+            Opening::Clean
+        } else {
+            Opening::Unclean
+        };
         let core =
-            Core::open(setup, blobs, recovery.clean, self.clock(now), &log).map_err(|e| format!("{}: {e}", self.id))?;
+            Core::open(setup, blobs, opening, None, self.clock(now), &log).map_err(|e| format!("{}: {e}", self.id))?;
         self.running = Some(Running { engine, core, log, syncing: false });
         Ok(())
     }
@@ -120,8 +141,8 @@ impl Node {
             let Action::Send(send) = action else { continue };
             let bytes = match send.what {
                 Payload::Frame(bytes) => bytes,
-                Payload::Batch { record, floor, .. } => match read_batch(&running.log, record) {
-                    Ok(batch) => Frame::batch_bytes(&floor, &batch),
+                Payload::Batch { record, hop, .. } => match read_batch(&running.log, record) {
+                    Ok(batch) => Frame::batch_bytes(&hop, &batch),
                     Err(error) => {
                         driven.broken = Some(format!("{}: a batch in custody cannot be read: {error}", self.id));
                         continue;
@@ -138,6 +159,7 @@ impl Node {
     pub(crate) fn synced(&mut self, now: Millis) -> Result<(), String> {
         let Some(running) = &mut self.running else { return Ok(()) };
         running.syncing = false;
+        self.restored = false;
         let number: RecordNumber = running.engine.sync().map_err(|e| format!("{}: sync: {e}", self.id))?;
         self.step(now, Event::Durable(number)).map(|_| ())
     }

@@ -17,7 +17,7 @@ const TICK: Millis = 100;
 /// Virtual time at which worlds begin: 2026-01-01.
 const BEGIN: Millis = 1_767_225_600_000;
 /// A batch frame's kind and floor, which only the transport protects; everything behind is signed.
-const FLOOR_BYTES: u64 = 80;
+const FLOOR_BYTES: u64 = 140;
 /// How long a world may take to settle when the faults have stopped.
 const SETTLE: Millis = 300_000;
 
@@ -50,6 +50,7 @@ pub struct Faults {
     pub crashes_after_acknowledgement: u64,
     pub link_breaks: u64,
     pub clock_jumps: u64,
+    pub restores: u64,
 }
 
 impl Faults {
@@ -57,7 +58,7 @@ impl Faults {
     #[must_use]
     pub fn total(&self) -> u64 {
         let network = self.lost + self.duplicated + self.reordered + self.altered + self.link_breaks;
-        network + self.crashes + self.clock_jumps
+        network + self.crashes + self.clock_jumps + self.restores
     }
 
     /// Adds another world's.
@@ -70,6 +71,7 @@ impl Faults {
         self.crashes_after_acknowledgement += other.crashes_after_acknowledgement;
         self.link_breaks += other.link_breaks;
         self.clock_jumps += other.clock_jumps;
+        self.restores += other.restores;
     }
 }
 
@@ -98,6 +100,7 @@ enum Happening {
     Tick(usize),
     Synced(usize, u64),
     Crash(usize),
+    Restore(usize),
     Start(usize),
     Break(usize, usize),
     Join(usize, usize),
@@ -131,6 +134,8 @@ pub(crate) struct World {
     counters: BTreeMap<String, u64>,
     faulty: bool,
     rows: u64,
+    /// Acknowledged messages that no disk held any more after a node was set back.
+    pub(crate) lost: BTreeSet<String>,
     pub(crate) report: Report,
 }
 
@@ -207,6 +212,7 @@ impl World {
             counters: BTreeMap::new(),
             faulty: options.faults,
             rows: 0,
+            lost: BTreeSet::new(),
             report: Report::default(),
         }
     }
@@ -296,6 +302,7 @@ impl World {
             Happening::Synced(..) => {}
             Happening::Frame { from, to, session, bytes } => self.frame(from, to, session, bytes)?,
             Happening::Crash(node) => self.crash(node)?,
+            Happening::Restore(node) => self.restore(node)?,
             Happening::Start(node) => {
                 if self.nodes[node].running.is_none() {
                     self.start(node)?;
@@ -455,7 +462,31 @@ impl World {
         self.at(delay, Happening::Frame { from, to, session, bytes });
     }
 
+    /// Sets a node back to the copy of its disk that was taken some time ago. What no disk of the world holds any more may
+    /// be lost; everything else must still arrive.
+    fn restore(&mut self, node: usize) -> Result<(), String> {
+        // What is held is read from running nodes only.
+        if self.nodes.iter().any(|n| n.running.is_none()) {
+            return Ok(());
+        }
+        let Some(backup) = self.nodes[node].backup.take() else { return Ok(()) };
+        self.crash(node)?;
+        self.nodes[node].set_back_to(backup);
+        self.report.faults.restores += 1;
+        self.start(node)?;
+        let held = check::held_ids(self);
+        self.lost.extend(self.acknowledged.keys().filter(|id| !held.contains(*id)).cloned());
+        Ok(())
+    }
+
     fn tick_faults(&mut self, node: usize) {
+        if self.nodes[node].backup.is_some() {
+            if self.random.chance(5) {
+                self.at(0, Happening::Restore(node));
+            }
+        } else if self.random.chance(5) && self.nodes[node].running.is_some() {
+            self.nodes[node].backup = Some(self.nodes[node].disk.durable_copy());
+        }
         if self.random.chance(4) {
             self.at(0, Happening::Crash(node));
         }

@@ -44,6 +44,27 @@ pub(crate) enum Effect {
         #[n(2)]
         version: u64,
     },
+    /// A batch that was sent from here before this node was set back is a part again.
+    #[n(6)]
+    Retaken {
+        #[n(0)]
+        table: String,
+        #[n(1)]
+        part: PartRows,
+        #[n(2)]
+        rows: ByteVec,
+    },
+    /// The collector could not take this version (this node was set back meanwhile): the part gets the next one, and is
+    /// collected again.
+    #[n(5)]
+    Renumbered {
+        #[n(0)]
+        table: String,
+        #[n(1)]
+        part: PartKey,
+        #[n(2)]
+        version: u64,
+    },
     /// The collector refused a version.
     #[n(4)]
     Refused {

@@ -5,6 +5,16 @@ use jincai_types::Fault;
 /// A failure of standard storage.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A collected partition whose version is here already, with other rows.
+    #[error("{part}: version {offered} is offered, and version {held} is here with other rows")]
+    Stale {
+        /// The partition.
+        part: String,
+        /// The version here.
+        held: u64,
+        /// The version offered.
+        offered: u64,
+    },
     /// A value that breaks its format.
     #[error("{0}")]
     Malformed(#[from] jincai_types::Error),
@@ -98,6 +108,7 @@ impl Error {
             Self::Arrow(_) => "JC-1507",
             Self::Mismatch { .. } => "JC-1508",
             Self::Batch { .. } => "JC-1509",
+            Self::Stale { .. } => "JC-1510",
         }
     }
 

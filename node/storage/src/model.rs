@@ -158,28 +158,36 @@ pub struct Totals {
 }
 
 /// A partition of a table as this node holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Part {
     /// Its rows lie here.
+    #[n(0)]
     pub record: PartRecord,
     /// Figures over its rows.
+    #[n(1)]
     pub totals: Totals,
     /// Counts up with every change at the source; the collector holds the source's number.
+    #[n(2)]
     pub version: u64,
     /// Where it stands.
+    #[n(3)]
     pub state: PartState,
 }
 
 /// Where a partition stands on its way up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum PartState {
     /// Written here and not collected in this version.
+    #[n(0)]
     Changed,
     /// Handed to the exchange in this version.
+    #[n(1)]
     Sent,
     /// The collector refused this version; the reason.
-    Refused(String),
+    #[n(2)]
+    Refused(#[n(0)] String),
     /// Collected from below and equal to what its source signed.
+    #[n(3)]
     Reconciled,
 }
 

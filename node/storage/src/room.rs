@@ -8,10 +8,16 @@ use crate::rows::{self, Judged, Row};
 use jincai_crypto::sha256;
 use jincai_exchange::{BULK_PART, Decision, Delivery, Outgoing, Parts, Place, Refusal, RefusalNote, Room, RoomError};
 use jincai_types::{Attributes, AuthorityId, Destination, Millis, PartKey, PartRecord, Priority};
-use jincai_types::{Requirement, TableEffect, decode, encode, limits};
+use jincai_types::{RecordNumber, Requirement, TableEffect, decode, encode, limits};
 use std::collections::BTreeMap;
 
 const PREFIX: &str = "jincai.storage.";
+/// Format of the room's snapshots.
+const FORMAT: u8 = 1;
+/// The code of a refusal that says: another content is held under this version.
+const STALE: &str = "JC-1510";
+/// The code of a refusal that says: it came after this node, set back meanwhile, had ended the epoch.
+const LATE: &str = "JC-1210";
 const SPEC: &str = "jincai.storage.spec";
 const BATCH: &str = "jincai.storage.batch";
 /// Rows that fit a message; more travel as bulk parts of this size.
@@ -270,6 +276,9 @@ impl Storage {
         if self.spec_of(table).ok()?.collector != from {
             return None;
         }
+        if note.code == STALE || note.code == LATE {
+            return Some(encode(&Effect::Renumbered { table: table.clone(), part: part.clone(), version }));
+        }
         let reason = format!("{}: {}", note.code, note.reason);
         Some(encode(&Effect::Refused { table: table.clone(), part: part.clone(), version, reason }))
     }
@@ -316,9 +325,38 @@ impl Storage {
             return wrong("it is not this authority's to collect, or not its sender's to send");
         }
         let held = self.parts.get(&(spec.table.clone(), batch.part.clone()));
-        if held.is_some_and(|h| h.version >= batch.version) {
-            return wrong("this version of the partition, or a later one, is here already");
+        // The same version with the same figures may come again from a source that was set back: it changes nothing.
+        let again = |h: &Part| h.version == batch.version && h.totals == batch.totals;
+        if let Some(held) = held.filter(|h| h.version >= batch.version && !again(h)) {
+            let (held, offered) = (held.version, batch.version);
+            return Err(Error::Stale { part: part_name(&spec.table, &batch.part), held, offered });
         }
+        let (part, rows) = self.rows_of(spec, batch, id, bulk)?;
+        Ok(encode(&Effect::Landed { table: spec.table.clone(), part, rows: rows.into() }))
+    }
+
+    /// A batch that this node sent before it was set back: the part is again what was sent, unless it is newer here.
+    fn retake_batch(&self, delivery: &Delivery<'_>, bulk: &dyn Parts) -> Result<Option<Vec<u8>>, Error> {
+        let batch: Batch = decode("collected batch", delivery.payload, limits::PAYLOAD_BYTES)?;
+        let Some(spec) = self.specs.get(&batch.spec) else { return Ok(None) };
+        let held = self.parts.get(&(spec.table.clone(), batch.part.clone()));
+        if batch.part.authority != self.me || held.is_some_and(|h| h.version > batch.version) {
+            return Ok(None);
+        }
+        if let Some(held) = held.filter(|h| h.version == batch.version) {
+            let (table, part, version) = (spec.table.clone(), batch.part, batch.version);
+            let sent = held.totals == batch.totals;
+            let effect =
+                if sent { Effect::Sent { table, part, version } } else { Effect::Renumbered { table, part, version } };
+            return Ok(Some(encode(&effect)));
+        }
+        let (part, rows) = self.rows_of(spec, batch, &delivery.attributes.id, bulk)?;
+        Ok(Some(encode(&Effect::Retaken { table: spec.table.clone(), part, rows: rows.into() })))
+    }
+
+    /// A batch's rows, checked against what its source signed, as a part.
+    fn rows_of(&self, spec: &Spec, batch: Batch, id: &str, bulk: &dyn Parts) -> Result<(PartRows, Vec<u8>), Error> {
+        let wrong = |reason: &str| Err(Error::Batch { id: id.to_owned(), reason: reason.into() });
         let mut wire = batch.rows.to_vec();
         for digest in &batch.parts {
             match bulk.part(digest) {
@@ -337,22 +375,27 @@ impl Storage {
         if bytes.len() > EFFECT_BYTES {
             return Err(Error::PartTooLarge { part: name, bytes: bytes.len() as u64, limit: EFFECT_BYTES as u64 });
         }
-        Ok(encode(&Effect::Landed { table: spec.table.clone(), part, rows: bytes.into() }))
+        Ok((part, bytes))
     }
 
     fn set_part(&mut self, table: &str, rows: &PartRows, place: &Place, blob: usize, effect: usize, state: PartState) {
         let at = place.offset + effect - blob + rows.start as usize;
         let start = u32::try_from(at).expect("a journal record is smaller than 4 GiB");
         let record = PartRecord { record: place.number, start, length: rows.length, digest: rows.digest };
+        let part = Part { record, totals: rows.totals.clone(), version: rows.version, state };
+        self.emit(table, &rows.part, &part);
+        self.parts.insert((table.to_owned(), rows.part.clone()), part);
+    }
+
+    /// The table engine shall show this part.
+    fn emit(&mut self, table: &str, key: &PartKey, part: &Part) {
         self.effects.push(TableEffect::SetPart {
             table: table.to_owned(),
-            part: rows.part.clone(),
-            version: rows.version,
-            records: vec![record],
-            rows: rows.totals.rows,
+            part: key.clone(),
+            version: part.version,
+            records: vec![part.record],
+            rows: part.totals.rows,
         });
-        let part = Part { record, totals: rows.totals.clone(), version: rows.version, state };
-        self.parts.insert((table.to_owned(), rows.part.clone()), part);
     }
 
     fn set_state(&mut self, table: String, part: PartKey, version: u64, state: PartState) {
@@ -439,6 +482,15 @@ impl Room for Storage {
             Effect::Landed { table, part, rows } => {
                 self.set_part(&table, &part, place, rows.len(), length, PartState::Reconciled);
             }
+            Effect::Retaken { table, part, rows } => {
+                self.set_part(&table, &part, place, rows.len(), length, PartState::Sent);
+            }
+            Effect::Renumbered { table, part, version } => {
+                if let Some(held) = self.parts.get_mut(&(table, part)).filter(|p| p.version == version) {
+                    held.version += 1;
+                    held.state = PartState::Changed;
+                }
+            }
             Effect::Sent { table, part, version } => self.set_state(table, part, version, PartState::Sent),
             Effect::Refused { table, part, version, reason } => {
                 self.set_state(table, part, version, PartState::Refused(reason));
@@ -452,5 +504,38 @@ impl Room for Storage {
             Requirement::Spec { id, version } => Some(self.specs.get(id).is_some_and(|s| s.version >= *version)),
             _ => None,
         }
+    }
+
+    fn retake(&mut self, delivery: &Delivery<'_>, bulk: &dyn Parts) -> Option<Vec<u8>> {
+        // An error means that the batch does not fit the specs here any more: then there is nothing to learn from it.
+        let batch = (delivery.attributes.kind == BATCH).then(|| self.retake_batch(delivery, bulk))?;
+        batch.ok().flatten()
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let parts: Vec<_> = self.parts.iter().map(|((table, key), part)| (table, key, part)).collect();
+        encode(&(FORMAT, self.specs.values().collect::<Vec<_>>(), parts))
+    }
+
+    fn load(&mut self, saved: &[u8]) -> Result<(), RoomError> {
+        let wrong = |reason: String| RoomError { room: PREFIX, reason };
+        let (format, specs, parts): (u8, Vec<Spec>, Vec<(String, PartKey, Part)>) =
+            decode("snapshot of standard storage", saved, saved.len()).map_err(|e| wrong(e.to_string()))?;
+        if format != FORMAT {
+            return Err(wrong(format!("a snapshot's format is {format}, not {FORMAT}")));
+        }
+        for spec in specs {
+            self.effects.push(TableEffect::Define(spec.schema()));
+            self.specs.insert(spec.id.clone(), spec);
+        }
+        for (table, key, part) in parts {
+            self.emit(&table, &key, &part);
+            self.parts.insert((table, key), part);
+        }
+        Ok(())
+    }
+
+    fn live(&self, each: &mut dyn FnMut(RecordNumber)) {
+        self.parts.values().for_each(|part| each(part.record.record));
     }
 }

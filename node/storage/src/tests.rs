@@ -164,8 +164,13 @@ fn a_collected_partition_lands_once_and_equals_its_source() {
     assert_eq!(messages.len(), 2);
     for message in &messages {
         assert!(matches!(ministry.receive(message, "370502000"), Decision::Apply { .. }));
-        let Decision::Refuse(again) = ministry.receive(message, "370502000") else { panic!("a known batch") };
-        assert_eq!(again.code, "JC-1509");
+        let again = ministry.receive(message, "370502000");
+        assert!(matches!(again, Decision::Apply { .. }), "the same version with the same figures changes nothing");
+        let mut other: effect::Batch = jincai_types::decode("batch", &message.payload, 1 << 20).expect("reads");
+        other.totals.rows += 1;
+        let other = Outgoing { payload: jincai_types::encode(&other), ..message.clone() };
+        let Decision::Refuse(stale) = ministry.receive(&other, "370502000") else { panic!("other figures") };
+        assert_eq!(stale.code, "JC-1510");
         assert!(matches!(ministry.receive(message, "370522000"), Decision::Refuse(_)), "not its sender's");
     }
     assert!(ministry.storage.reconcile(&|at| ministry.read(at)).expect("reads").iter().all(|l| l.equal));

@@ -5,7 +5,7 @@ use crate::Release;
 use jincai_types::{AuthorityId, Digest, decode, encode, limits};
 use minicbor::{Decode, Encode};
 
-const FORMAT: u8 = 1;
+pub(super) const FORMAT: u8 = 1;
 
 /// A change of the room's state.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

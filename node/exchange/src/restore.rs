@@ -1,0 +1,496 @@
+//! What happens when a node, or a neighbour, was set back to an older state; and batches that come too late.
+//!
+//! A restored node opens a new epoch and says so: in its hello until it has caught up, and in a slot that reaches every
+//! node. Neighbours answer with the ends of what they hold of its own lanes and of lanes that lead to it ([`Frame::Ends`]);
+//! it asks for what it lacks, and catches up. Its own signed messages beyond what it remembers are *taken back*: their
+//! ids count as used, the rooms that sent them learn of them again ([`crate::Room::retake`]), and its chain goes on
+//! behind them if it has signed nothing else there since. Every other node forgets the receipts that it had from the restored one.
+//!
+//! A batch of an epoch that its origin has ended before it (*late*) is authentic, but nobody may act on it: it becomes
+//! dead letters at its destination, visible to people, and is signed for on its own.
+
+use crate::exchange::Exchange;
+use crate::frame::ENDS;
+use crate::link::{Held, Key};
+use crate::output::{Context, Payload};
+use crate::record::{self, Cause, DeadLetter, Restored, kind};
+use crate::{Error, Frame, Refusal};
+use jincai_crypto::{BatchView, Verified, sha256};
+use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+/// A higher number of an epoch is nobody's clock (the year 287396), and is not followed.
+const EPOCH_MAX: u64 = 1 << 53;
+/// Batches given back at one request; the restored node asks again from where it is then.
+const GIVEN_BACK: usize = 64;
+/// Lanes for which requests are passed on; further ones are dropped and asked for again.
+const WANTED: usize = 1000;
+/// A restored node asks again after so many retry times.
+const ASK_AGAIN: Millis = 8;
+
+/// The state of a node that was set back and has not caught up yet.
+#[derive(Debug, Default)]
+pub(crate) struct CatchUp {
+    pub(crate) restored: Option<Restored>,
+    /// Neighbours that have said what they hold.
+    answered: BTreeSet<AuthorityId>,
+    /// What they hold beyond what is here.
+    expected: BTreeMap<(AuthorityId, Lane), LanePosition>,
+    asked: Millis,
+}
+
+/// Neighbours that lack something of a lane that this hop no longer holds.
+pub(crate) type Wanted = BTreeMap<Lane, BTreeMap<AuthorityId, LanePosition>>;
+
+impl CatchUp {
+    /// Whether the node was set back and has not caught up.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.restored.is_some_and(|r| !r.done)
+    }
+
+    /// Whether a neighbour has not said yet what it holds. It may be away for long, and is asked when it comes.
+    pub(crate) fn asks(&self, peer: AuthorityId) -> bool {
+        self.restored.is_some() && !self.answered.contains(&peer)
+    }
+}
+
+impl Exchange {
+    /// Whether this node was set back to an older state and has not heard yet from its neighbours what it lacks: until
+    /// then it does not know which releases and messages of its own are out in the world.
+    #[must_use]
+    pub fn is_catching_up(&self) -> bool {
+        self.catch_up.is_under_way()
+    }
+
+    /// Stops waiting for neighbours: an operator's decision.
+    pub fn stop_catching_up(&mut self, ctx: &mut Context<'_>) {
+        if let Some(restored) = &mut self.catch_up.restored {
+            restored.done = true;
+            let record = record::to_body(restored);
+            ctx.out.record(kind::RESTORED, record);
+        }
+    }
+
+    /// Somebody knows of an epoch of ours. If it is above the one we are in, we go above it; unless this epoch was known
+    /// to others already: then somebody else runs with our identity.
+    pub(crate) fn told_of_epoch(&mut self, known: Epoch, ctx: &mut Context<'_>) {
+        if known <= self.epoch {
+            return;
+        }
+        // A node that was set back may hear late from somebody who remembers more.
+        let set_back = self.catch_up.restored.is_some_and(|restored| restored.epoch == self.epoch);
+        if (self.accepted && !set_back) || known.number >= EPOCH_MAX {
+            return self.note_twin(known, ctx);
+        }
+        // The salt keeps two clones apart even here.
+        let Ok(salt) = self.entropy.number() else { return };
+        self.epoch = Epoch { number: known.number + 1, salt };
+        ctx.out.record(kind::EPOCH, record::to_body(&self.epoch));
+        self.accepted = true;
+        if let Some(restored) = self.catch_up.restored.as_mut().filter(|_| set_back) {
+            // What was signed in any epoch up to here was signed before this node was set back.
+            restored.epoch = self.epoch;
+            let restored = *restored;
+            ctx.out.record(kind::RESTORED, record::to_body(&restored));
+            self.issue_restored_slot(ctx.out.last());
+        }
+        let up: Vec<AuthorityId> = self.links.iter().filter(|(_, l)| l.up.is_some()).map(|(peer, _)| *peer).collect();
+        up.into_iter().for_each(|peer| self.say_hello(peer, ctx));
+    }
+
+    fn note_twin(&mut self, epoch: Epoch, ctx: &mut Context<'_>) {
+        if !self.twin {
+            let text = format!(
+                "something was signed for this node in epoch {epoch} that is not of this node: a second one runs"
+            );
+            ctx.out.notice(true, "JC-1213", text);
+        }
+        self.twin = true;
+    }
+
+    /// The newest epoch of an authority that this node knows of.
+    pub(crate) fn known_epoch(&self, of: AuthorityId) -> Epoch {
+        let said = self.links.get(&of).map(|l| l.epoch).unwrap_or_default();
+        let lanes = self.chains.iter().filter(|(lane, _)| lane.origin == of);
+        let signed = lanes.map(|(_, chain)| chain.position().epoch).fold(said, Epoch::max);
+        signed.max(self.slots.newest_epoch(of))
+    }
+
+    /// A neighbour has said in which epoch it speaks.
+    pub(crate) fn heard_epoch(&mut self, peer: AuthorityId, epoch: Epoch, ctx: &mut Context<'_>) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if epoch < link.epoch && epoch.number < EPOCH_MAX {
+            let text = format!(
+                "{peer} speaks in epoch {epoch}, and was heard in {} before: was it set back, or are there two of it?",
+                link.epoch
+            );
+            ctx.out.notice(true, "JC-1214", text);
+        }
+        if epoch.number < EPOCH_MAX {
+            link.epoch = link.epoch.max(epoch);
+        }
+    }
+
+    /// A neighbour was set back: it hears what this node holds of its lanes, and of lanes that lead to it.
+    pub(crate) fn say_ends(&self, peer: AuthorityId, ctx: &mut Context<'_>) {
+        let mut ends: BTreeMap<Lane, LanePosition> = BTreeMap::new();
+        let mut note = |lane: &Lane, end: LanePosition| {
+            let known = ends.entry(*lane).or_default();
+            if end.key() > known.key() {
+                *known = end;
+            }
+        };
+        let leads_there = |lane: &Lane| self.directory.tree().is_member(lane.destination, peer);
+        for (lane, held) in self.links.values().flat_map(|l| l.custody()) {
+            if lane.origin == peer || leads_there(lane) {
+                note(lane, held.end);
+            }
+        }
+        for (lane, held) in &self.shelf {
+            if let Some(last) = held.values().next_back()
+                && (lane.origin == peer || leads_there(lane))
+            {
+                note(lane, last.end);
+            }
+        }
+        let ends: Vec<(Lane, LanePosition)> = ends.into_iter().collect();
+        let mut chunks = ends.chunks(ENDS).peekable();
+        loop {
+            let lanes = chunks.next().unwrap_or_default().to_vec();
+            let more = chunks.peek().is_some();
+            let frame = Frame::Ends { lanes, more };
+            ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// What a neighbour holds: whatever lies beyond what is here is asked for.
+    pub(crate) fn ends(
+        &mut self,
+        peer: AuthorityId,
+        lanes: Vec<(Lane, LanePosition)>,
+        more: bool,
+        ctx: &mut Context<'_>,
+    ) {
+        if self.catch_up.restored.is_none() || lanes.len() > ENDS {
+            return;
+        }
+        for (lane, end) in lanes {
+            if self.concerns_us(&lane) && !self.is_here(&lane, &end) {
+                self.catch_up.expected.insert((peer, lane), end);
+                let have = self.have(&lane);
+                self.ask(peer, lane, have, ctx);
+            }
+        }
+        if !more {
+            self.catch_up.answered.insert(peer);
+        }
+    }
+
+    fn concerns_us(&self, lane: &Lane) -> bool {
+        lane.origin == self.me || self.directory.tree().is_member(lane.destination, self.me)
+    }
+
+    /// How far a lane is here: of others' lanes what is held, of our own what was sealed before this epoch. (Below this
+    /// epoch's batches something of an older one may be missing.)
+    fn have(&self, lane: &Lane) -> LanePosition {
+        if lane.origin == self.me {
+            return self.outbox.remembered(lane, self.epoch);
+        }
+        self.chains.get(lane).map(crate::chain::Chain::position).unwrap_or_default()
+    }
+
+    /// Whether a lane is known here up to a batch's end. Of our own lanes to one authority, a batch that was taken back is
+    /// known by itself, because neighbours give back only what they have not handed on yet.
+    fn is_here(&self, lane: &Lane, end: &LanePosition) -> bool {
+        let alone = lane.origin == self.me && matches!(lane.destination, Destination::Authority(_));
+        let taken = || self.shelf.get(lane).is_some_and(|shelf| shelf.contains_key(&end.key()));
+        end.key() <= self.have(lane).key() || (alone && taken())
+    }
+
+    /// Looks whether the node has caught up, and asks again if that takes long.
+    pub(crate) fn catch_up(&mut self, ctx: &mut Context<'_>) {
+        if !self.catch_up.is_under_way() {
+            return;
+        }
+        let expected = std::mem::take(&mut self.catch_up.expected);
+        let open = expected.into_iter().filter(|((_, lane), end)| !self.is_here(lane, end));
+        self.catch_up.expected = open.collect();
+        let answered = self.links.keys().all(|peer| self.catch_up.answered.contains(peer));
+        if answered && self.catch_up.expected.is_empty() {
+            self.stop_catching_up(ctx);
+            ctx.out.notice(false, "JC-1215", "this node was set back and has caught up with its neighbours".into());
+        } else if ctx.now < self.catch_up.asked || ctx.now >= self.catch_up.asked + self.policy.retry_ms * ASK_AGAIN {
+            self.catch_up.asked = ctx.now;
+            // Answers say anew what is held now.
+            self.catch_up.expected.clear();
+            self.catch_up.answered.clear();
+            let up = self.links.iter().filter(|(_, l)| l.up.is_some()).map(|(peer, _)| *peer);
+            up.collect::<Vec<_>>().into_iter().for_each(|peer| self.say_hello(peer, ctx));
+        }
+    }
+
+    /// Another node says that it was set back, in the epoch that it opened then.
+    pub(crate) fn peer_restored(&mut self, issuer: AuthorityId, epoch: Epoch) {
+        let known = self.restored_peers.entry(issuer).or_default();
+        *known = epoch.max(*known);
+        self.forget_receipts_of(issuer, epoch);
+        // As origin it wants to know how far its lanes were applied.
+        let lanes = self.inbound.iter_mut().filter(|(lane, _)| lane.origin == issuer);
+        lanes.for_each(|(_, inbound)| inbound.receipt_due = true);
+    }
+
+    /// A restored neighbour asks for its own batches behind `have`.
+    pub(crate) fn give_back(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
+        let mut held: BTreeMap<Key, Held> = BTreeMap::new();
+        let later = (Bound::Excluded(have.key()), Bound::Unbounded);
+        if let Some(shelf) = self.shelf.get(&lane) {
+            held.extend(shelf.range(later).map(|(k, h)| (*k, *h)));
+        }
+        let custody = self.links.values().flat_map(|l| l.custody());
+        held.extend(custody.filter(|(l, h)| **l == lane && h.end.key() > have.key()).map(|(_, h)| (h.end.key(), *h)));
+        for held in held.into_values().take(GIVEN_BACK) {
+            ctx.out.send(peer, lane.class, held.payload());
+        }
+    }
+
+    /// A neighbour gives back a batch of our own. What this node still knows is dropped.
+    pub(crate) fn take_back(
+        &mut self,
+        peer: AuthorityId,
+        view: &Verified<BatchView<'_>>,
+        bytes: &[u8],
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        let lane = view.statement.lane;
+        let end = view.end();
+        self.told_of_epoch(view.statement.epoch, ctx);
+        if view.statement.epoch >= self.epoch {
+            let known = self.shelf.get(&lane).and_then(|s| s.get(&end.key())).is_some_and(|h| h.end == end);
+            if !known {
+                self.note_twin(view.statement.epoch, ctx);
+            }
+            return Ok(());
+        }
+        let taken = self.shelf.get(&lane).is_some_and(|shelf| shelf.contains_key(&end.key()));
+        if taken || self.is_here(&lane, &end) {
+            self.counters.duplicates_dropped += 1;
+            return Ok(());
+        }
+        let record = ctx.out.record(kind::TAKEN_BACK, record::batch_record(Some(peer), bytes));
+        let held = Held::new(record, view, bytes.len(), view.statement.previous);
+        self.note_taken_back(view, held, ctx.now)?;
+        self.counters.taken_back += view.items.len() as u64;
+        let text = format!(
+            "lane {lane}: messages {} to {} of epoch {} were sent before this node was set back; their ids count as used",
+            view.statement.first, view.statement.last, view.statement.epoch
+        );
+        ctx.out.notice(true, "JC-1217", text);
+        let shelf = self.shelf.get(&lane).map_or(0, BTreeMap::len);
+        if shelf.is_multiple_of(GIVEN_BACK) {
+            // Perhaps that was one answer's last: on from here.
+            self.ask(peer, lane, end, ctx);
+        }
+        self.unblock(ctx)
+    }
+
+    /// Remembers a batch of ours that was taken back (now or at a replay).
+    pub(crate) fn note_taken_back(
+        &mut self,
+        view: &Verified<BatchView<'_>>,
+        held: Held,
+        now: Millis,
+    ) -> Result<(), Error> {
+        let lane = view.statement.lane;
+        for index in 0..view.items.len() {
+            self.used_ids.insert(id_digest(&view.attributes(index)?.id));
+        }
+        self.shelf.entry(lane).or_default().insert(held.end.key(), held);
+        self.adopt(lane);
+        let first_tell = self.first_tell();
+        self.deliveries.watch(lane, first_tell, now);
+        // Members of a group behind other neighbours may lack it, and whoever gave it back may lose it.
+        for hop in self.directory.tree().next_hops(self.me, lane.destination, None) {
+            self.links.entry(hop).or_default().hold(lane, held, now);
+        }
+        // What the messages did here when they were sent is done again, in their order as far as they have come.
+        let inbound = self.inbound.entry(lane).or_default();
+        let at = inbound.waiting.partition_point(|other| other.end.key() < held.end.key());
+        inbound.waiting.insert(at, held);
+        inbound.blocked = None;
+        Ok(())
+    }
+
+    /// Goes on behind batches that were taken back, in whichever order they came.
+    fn adopt(&mut self, lane: Lane) {
+        let Some(shelf) = self.shelf.get(&lane) else { return };
+        loop {
+            let position = self.outbox.position(&lane);
+            let next = shelf.range((Bound::Excluded(position.key()), Bound::Unbounded)).map(|(_, held)| held);
+            let Some(next) = next.take_while(|held| held.end.epoch < self.epoch).find(|h| h.previous == position)
+            else {
+                return;
+            };
+            self.outbox.adopt(lane, next.end);
+        }
+    }
+
+    /// A batch that its origin no longer counts to the lane.
+    pub(crate) fn late(
+        &mut self,
+        peer: AuthorityId,
+        view: &Verified<BatchView<'_>>,
+        bytes: &[u8],
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        let lane = view.statement.lane;
+        let end = view.end();
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.owed_exactly.insert((lane, end));
+        }
+        if self.chains.get(&lane).is_some_and(|chain| chain.is_late(&end)) {
+            self.counters.duplicates_dropped += 1;
+            return Ok(());
+        }
+        self.counters.batches_late += 1;
+        let record = ctx.out.record(kind::LATE, record::batch_record(Some(peer), bytes));
+        let held = Held::new(record, view, bytes.len(), view.statement.previous);
+        self.note_late(lane, held, Some(peer));
+        if !self.directory.tree().is_member(lane.destination, self.me) {
+            return Ok(());
+        }
+        let text = format!(
+            "lane {lane}: messages {} to {} of epoch {} come after their origin ended that epoch; they are dead letters",
+            view.statement.first, view.statement.last, view.statement.epoch
+        );
+        ctx.out.notice(true, "JC-1210", text);
+        for index in 0..view.items.len() {
+            let cause = Cause { lane, epoch: view.statement.epoch, sequence: view.sequence(index) };
+            let attributes = view.attributes(index).unwrap_or_default();
+            let refusal = Refusal { code: "JC-1210", reason: "its origin ended this epoch before it".into() };
+            let (id, code, reason) = (attributes.id.clone(), refusal.code.to_owned(), refusal.reason.clone());
+            let letter = DeadLetter { cause, id, code, reason, used: Vec::new(), record, late: true };
+            ctx.out.record(kind::DEAD_LETTER, record::to_body(&letter));
+            self.bury(letter);
+            self.tell_origin(cause, &attributes, refusal, ctx);
+        }
+        Ok(())
+    }
+
+    /// Remembers a late batch, and takes it into custody for whoever lies beyond (now or at a replay).
+    pub(crate) fn note_late(&mut self, lane: Lane, held: Held, from: Option<AuthorityId>) {
+        self.chains.entry(lane).or_default().note_late(held.end);
+        for hop in self.directory.tree().next_hops(self.me, lane.destination, from) {
+            self.links.entry(hop).or_default().hold_late(lane, held);
+        }
+    }
+
+    /// A neighbour lacks what follows `have`, and nobody here holds it: the request goes on towards the origin.
+    pub(crate) fn pass_on_gap(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
+        let way = self.directory.tree().next_hops(self.me, Destination::Authority(lane.origin), Some(peer));
+        let Some(hop) = way.first().copied().filter(|_| lane.origin != self.me) else {
+            if self.is_catching_up() {
+                // Neighbours may give it back yet.
+                return;
+            }
+            let Some(to) = self.gone_after(&lane, have.key()) else { return };
+            self.counters.gaps_unserved += 1;
+            let text = format!("lane {lane}: {peer} lacks {}, which is not held any more", range(&have, &to));
+            ctx.out.notice(true, "JC-1211", text);
+            return self.issue_gone_slot(record::Gone { lane, from: have, to }, ctx);
+        };
+        if self.wanted.len() >= WANTED && !self.wanted.contains_key(&lane) {
+            return;
+        }
+        self.wanted.entry(lane).or_default().insert(peer, have);
+        self.counters.gaps_passed_on += 1;
+        self.ask(hop, lane, have, ctx);
+    }
+
+    /// The origin of a lane to us says that messages which we lack are held by nobody any more: the lane goes on behind them.
+    pub(crate) fn told_gone(&mut self, gone: record::Gone, ctx: &mut Context<'_>) {
+        let here = self.chains.get(&gone.lane).map(crate::chain::Chain::position).unwrap_or_default();
+        if gone.lane.origin == self.me || here.key() < gone.from.key() || gone.to.key() <= here.key() {
+            return;
+        }
+        if !self.directory.tree().is_member(gone.lane.destination, self.me) {
+            // A relay's place is soft: it goes on from there.
+            self.chains.entry(gone.lane).or_default().raise_to(gone.to);
+        } else {
+            let gone = record::Gone { from: here, ..gone };
+            ctx.out.record(kind::GONE, record::to_body(&gone));
+            ctx.out.notice(
+                true,
+                "JC-1219",
+                format!("lane {}: lost for good: {}", gone.lane, range(&gone.from, &gone.to)),
+            );
+            self.note_gone(gone);
+        }
+    }
+
+    /// Passes over what was lost (now or at a replay).
+    pub(crate) fn note_gone(&mut self, gone: record::Gone) {
+        self.chains.entry(gone.lane).or_default().pass_over(gone.to);
+        let inbound = self.inbound.entry(gone.lane).or_default();
+        if inbound.waiting.is_empty() {
+            inbound.applied_end = gone.to;
+            inbound.receipt_due = true;
+        }
+        self.gone.push(gone);
+    }
+
+    /// Messages to this node that were lost for good, by lane and numbers.
+    #[must_use]
+    pub fn gone(&self) -> &[record::Gone] {
+        &self.gone
+    }
+
+    /// A neighbour has signed for a lane up to here: it does not lack what comes before.
+    pub(crate) fn satisfied(&mut self, peer: AuthorityId, lane: &Lane, position: LanePosition) {
+        let Some(wanted) = self.wanted.get_mut(lane) else { return };
+        if let Some(have) = wanted.get_mut(&peer).filter(|have| have.key() < position.key()) {
+            *have = position;
+        }
+        let end = self.chains.get(lane).map(crate::chain::Chain::position).unwrap_or_default();
+        wanted.retain(|_, have| have.key() < end.key());
+        if wanted.is_empty() {
+            self.wanted.remove(lane);
+        }
+    }
+
+    /// A batch that this hop knows comes again, because somebody beyond it lacks it: it is held for that neighbour again.
+    pub(crate) fn serve_wanted(
+        &mut self,
+        view: &Verified<BatchView<'_>>,
+        bytes: &[u8],
+        after: LanePosition,
+        ctx: &mut Context<'_>,
+    ) {
+        let lane = view.statement.lane;
+        let end = view.end();
+        let Some(wanted) = self.wanted.get(&lane) else { return };
+        let askers: Vec<AuthorityId> =
+            wanted.iter().filter(|(_, have)| have.key() < end.key()).map(|(peer, _)| *peer).collect();
+        for peer in askers {
+            let link = self.links.entry(peer).or_default();
+            // What came before it here may be lost for good: then what comes before it upstream counts.
+            if !link.comes_after(&lane, &end, after) {
+                let record = ctx.out.record(kind::AGAIN, record::batch_record(Some(peer), bytes));
+                link.hold(lane, Held::new(record, view, bytes.len(), after), ctx.now);
+            }
+        }
+    }
+}
+
+/// A range of messages, for people.
+fn range(from: &LanePosition, to: &LanePosition) -> String {
+    format!("what follows {} of epoch {} up to {} of epoch {}", from.sequence, from.epoch, to.sequence, to.epoch)
+}
+
+/// What stands for an id among those that are used.
+pub(crate) fn id_digest(id: &str) -> Digest {
+    sha256(id.as_bytes())
+}
