@@ -32,6 +32,7 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
 pub(crate) struct Node {
     file: PathBuf,
     http: u16,
+    token: String,
     child: Option<Child>,
     _directory: Option<TempDir>,
 }
@@ -46,16 +47,30 @@ impl Node {
         node
     }
 
-    fn prepare(directory: &Path, name: &str, authority: &str, links: &str) -> Self {
+    /// A ministry whose data directory is this one; not running.
+    pub(crate) fn ministry_in(data: &Path) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut node = Self::prepare_in(directory.path(), "ministry", data, "000000000", "");
+        node._directory = Some(directory);
+        node
+    }
+
+    pub(crate) fn prepare(directory: &Path, name: &str, authority: &str, links: &str) -> Self {
+        Self::prepare_in(directory, name, &directory.join(name), authority, links)
+    }
+
+    fn prepare_in(directory: &Path, name: &str, data: &Path, authority: &str, links: &str) -> Self {
         let http = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
         let file = directory.join(format!("{name}.toml"));
         let text = format!(
-            "authority = \"{authority}\"\ndata = \"{name}\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n[journal]\nsegment_mib = 4\n{links}"
+            "authority = \"{authority}\"\ndata = \"{}\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n[journal]\nsegment_mib = 4\n{links}",
+            data.display()
         );
         std::fs::write(&file, text).expect("written");
-        let node = Self { file, http, child: None, _directory: None };
+        let mut node = Self { file, http, token: String::new(), child: None, _directory: None };
         let init = node.command(&["init"]);
         assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+        node.token = std::fs::read_to_string(data.join("token")).expect("a token");
         node
     }
 
@@ -79,10 +94,24 @@ impl Node {
 
     /// Starts the process and waits until it is ready.
     pub(crate) fn start(&mut self) {
+        self.spawn(&mut Command::new(env!("CARGO_BIN_EXE_jincai")));
+        self.wait_until_ready();
+    }
+
+    /// Starts the process below another program, which gets it as its last arguments; does not wait.
+    pub(crate) fn start_below(&mut self, program: &str, arguments: &[&str]) {
+        self.spawn(Command::new(program).args(arguments).arg(env!("CARGO_BIN_EXE_jincai")));
+    }
+
+    /// Starts the process with a command that ends in the program's name.
+    pub(crate) fn spawn(&mut self, command: &mut Command) {
         let log = std::fs::File::create(self.file.with_extension("log")).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_jincai"));
         command.args(["run", "--config"]).arg(&self.file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("the node starts"));
+    }
+
+    /// Waits until the API says that the node is ready.
+    pub(crate) fn wait_until_ready(&mut self) {
         wait_for("the node to be ready", || {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().expect("its state"));
             let log = || std::fs::read_to_string(self.file.with_extension("log")).unwrap_or_default();
@@ -97,6 +126,33 @@ impl Node {
         child.kill().and_then(|()| child.wait()).expect("killed");
     }
 
+    /// The process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) fn wait_for_end(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        wait_for("the node to end", || child.try_wait().expect("its state"))
+    }
+
+    /// Whether the process has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().expect("its state").is_some())
+    }
+
+    /// SIGKILL for a process that runs below another one, and for that.
+    pub(crate) fn kill_tree(&mut self) {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)) {
+            // An error means that it has ended meanwhile.
+            let _ended = rustix::process::kill_process(child, rustix::process::Signal::KILL).is_err();
+        }
+        self.kill();
+    }
+
     /// SIGTERM; it must end well.
     pub(crate) fn stop(&mut self) {
         let mut child = self.child.take().expect("it runs");
@@ -108,11 +164,6 @@ impl Node {
             "{status}: {}",
             std::fs::read_to_string(self.file.with_extension("log")).unwrap_or_default()
         );
-    }
-
-    fn token(&self) -> String {
-        let name = self.file.file_stem().expect("a name");
-        std::fs::read_to_string(self.file.with_file_name(name).join("token")).expect("a token")
     }
 
     fn try_request(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> Option<(u16, Value)> {
@@ -135,21 +186,26 @@ impl Node {
         self.try_request(method, path, token, body).expect("the node answers")
     }
 
+    /// POST with the token; `None` if there was no answer.
+    pub(crate) fn try_post(&self, path: &str, body: &str) -> Option<(u16, Value)> {
+        self.try_request("POST", path, Some(&self.token), body)
+    }
+
     /// POST with the token.
     pub(crate) fn post(&self, path: &str, body: &str) -> (u16, Value) {
-        self.request("POST", path, Some(&self.token()), body)
+        self.request("POST", path, Some(&self.token), body)
     }
 
     /// GET with the token; it must succeed.
     pub(crate) fn get(&self, path: &str) -> Value {
-        let (status, value) = self.request("GET", path, Some(&self.token()), "");
+        let (status, value) = self.request("GET", path, Some(&self.token), "");
         assert_eq!(status, 200, "{path}: {value}");
         value
     }
 
     /// GET of text.
     pub(crate) fn text(&self, path: &str) -> String {
-        self.request("GET", path, Some(&self.token()), "").1.as_str().unwrap_or_default().to_owned()
+        self.request("GET", path, Some(&self.token), "").1.as_str().unwrap_or_default().to_owned()
     }
 }
 

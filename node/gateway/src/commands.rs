@@ -67,7 +67,9 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
 fn logs(config: &Config) -> Result<(), Error> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
         .map_err(|e| Error::Check(format!("log.level: {e}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written must not stop what it would have told of: the library would print, and panic at that.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     if config.log.json {
         builder.json().init()
     } else {

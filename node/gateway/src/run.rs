@@ -89,9 +89,9 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     };
     let (end, ended) = watch::channel(false);
     let spawned = std::thread::Builder::new().name("core".into()).spawn(move || {
-        let result = shell.run(receiver);
-        end.send_replace(true);
-        result
+        // Told however the thread ends, a panic included: a node without a core must not linger.
+        let _end = Ended(end);
+        shell.run(receiver)
     });
     let core = spawned.map_err(|source| Error::System { what: "the core's thread", source })?;
     tokio::spawn(tick(inputs.clone()));
@@ -107,6 +107,15 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     write_private(&config.file("address"), address.to_string().as_bytes())?;
     tracing::info!(authority = %config.authority, %address, "the node runs");
     Ok(Running { node, inputs, core, ended, transports })
+}
+
+/// Says when it is dropped that the core has ended.
+struct Ended(watch::Sender<bool>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
 }
 
 impl Running {

@@ -39,8 +39,8 @@ impl Durable {
             match durable {
                 Ok(number) => self.number.store(number, Ordering::Release),
                 Err(error) => {
-                    tracing::error!(code = error.code(), %error, "the journal failed; the node stops");
                     self.failed.store(true, Ordering::Release);
+                    tracing::error!(code = error.code(), %error, "the journal failed; the node stops");
                 }
             }
             // A full queue means that the core is awake and will look by itself.
