@@ -31,7 +31,13 @@ impl Book {
         self.closed.store(false, Ordering::Relaxed);
         std::thread::scope(|scope| {
             for _ in 0..CLIENTS {
-                scope.spawn(|| while !self.closed.load(Ordering::Relaxed) && !until(self) && self.send_one(node) {});
+                scope.spawn(|| {
+                    while !self.closed.load(Ordering::Relaxed) && !until(self) {
+                        if !self.send_one(node) {
+                            break;
+                        }
+                    }
+                });
             }
             meanwhile();
         });

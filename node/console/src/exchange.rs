@@ -62,7 +62,7 @@ pub(crate) async fn links(State(node): State<Node>) -> Answer {
             };
             let one = |l: jincai_exchange::LinkReport| {
                 json!({
-                    "peer": l.peer, "up": l.up, "batches": l.batches, "bytes": l.bytes,
+                    "peer": l.peer, "up": l.up, "full": l.full, "batches": l.batches, "bytes": l.bytes,
                     "last_receipt": l.last_receipt, "lanes": lanes(&l),
                 })
             };

@@ -230,6 +230,7 @@ impl Core {
 
     /// Submits a message. It lies in a record once [`Self::has_unsealed`] is false after a turn.
     pub fn submit(&mut self, message: Outgoing) -> Result<(), Error> {
+        self.check_room()?;
         Ok(self.exchange.submit(message)?)
     }
 
@@ -261,7 +262,7 @@ impl Core {
         (line, set, name): (&str, &str, &str),
         rows: &mut dyn Read,
     ) -> Result<ImportReport, Error> {
-        self.check_caught_up()?;
+        self.check_open()?;
         let (effect, report) = self.rooms.dictionary.import(line, set, name, rows, self.exchange.authority())?;
         let room = self.rooms.dictionary.prefix();
         self.command(now, log, room, effect, Vec::new())?;
@@ -270,7 +271,7 @@ impl Core {
 
     /// Makes a line's draft its next release and sends it down.
     pub fn release(&mut self, now: Millis, log: &dyn Log, order: ReleaseOrder<'_>) -> Result<Release, Error> {
-        self.check_caught_up()?;
+        self.check_open()?;
         let staged = self.rooms.dictionary.release(order, self.exchange.authority(), now)?;
         let room = self.rooms.dictionary.prefix();
         self.command(now, log, room, staged.effect, staged.messages)?;
@@ -279,7 +280,7 @@ impl Core {
 
     /// Releases a collection spec to every authority below.
     pub fn release_spec(&mut self, now: Millis, log: &dyn Log, spec: Spec) -> Result<(), Error> {
-        self.check_caught_up()?;
+        self.check_open()?;
         let staged = self.rooms.storage.release_spec(spec, now)?;
         self.command_storage(now, log, staged)
     }
@@ -293,7 +294,7 @@ impl Core {
         rows: &mut dyn Read,
         all_or_nothing: bool,
     ) -> Result<WriteReport, Error> {
-        self.check_caught_up()?;
+        self.check_open()?;
         let judged = self.judge(table, rows)?;
         let out = &self.out;
         let read = |at: &PartRecord| read_rows(out, log, at);
@@ -305,9 +306,19 @@ impl Core {
         Ok(report)
     }
 
-    /// A node that was set back does not decide anything new before it knows what it had decided.
-    fn check_caught_up(&self) -> Result<(), Error> {
-        if self.exchange.is_catching_up() { Err(Error::CatchingUp) } else { Ok(()) }
+    /// A node that was set back does not decide anything new before it knows what it had decided, and a full one nothing.
+    fn check_open(&self) -> Result<(), Error> {
+        if self.exchange.is_catching_up() { Err(Error::CatchingUp) } else { self.check_room() }
+    }
+
+    fn check_room(&self) -> Result<(), Error> {
+        if self.exchange.is_full() { Err(Error::NoRoom) } else { Ok(()) }
+    }
+
+    /// Says whether the disk is full: then nothing new is taken, from neighbours either, and what is held goes on.
+    pub fn set_full(&mut self, full: bool, now: Millis, log: &dyn Log) {
+        let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
+        self.exchange.set_full(full, ctx);
     }
 
     /// Decides that this node has caught up, although neighbours that may know more have not answered.
@@ -326,7 +337,7 @@ impl Core {
 
     /// Hands changed partitions to the exchange: those whose schedule is due, or all with `now_please`. Returns how many.
     pub fn collect(&mut self, now: Millis, now_please: bool, log: &dyn Log) -> Result<usize, Error> {
-        if self.exchange.pending() > COLLECT_PENDING || self.exchange.is_catching_up() {
+        if self.exchange.pending() > COLLECT_PENDING || self.check_open().is_err() {
             return Ok(0);
         }
         let out = &self.out;

@@ -17,6 +17,11 @@ pub enum Error {
     /// The node was restored from a backup and has not heard yet what its neighbours know.
     #[error("this node was restored from a backup and is catching up with its neighbours; try again when it has")]
     CatchingUp,
+    /// The disk is full.
+    #[error(
+        "there is no room on this node's disk, so that it takes nothing new; what it holds is safe: free some room"
+    )]
+    NoRoom,
     /// There is no such message on that lane here.
     #[error("there is no message {sequence} of that epoch on lane {lane} here")]
     NoMessage { lane: jincai_types::Lane, sequence: u64 },
@@ -33,6 +38,7 @@ impl Error {
             Self::Crypto(e) => e.code(),
             Self::NoMessage { .. } => "JC-1301",
             Self::CatchingUp => "JC-1304",
+            Self::NoRoom => "JC-1305",
         }
     }
 
@@ -45,7 +51,7 @@ impl Error {
             Self::Storage(e) => e.fault(),
             Self::Crypto(e) => e.fault(),
             Self::NoMessage { .. } => Fault::Peer,
-            Self::CatchingUp => Fault::Passing,
+            Self::CatchingUp | Self::NoRoom => Fault::Passing,
         }
     }
 

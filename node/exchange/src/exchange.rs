@@ -8,7 +8,7 @@ use crate::chain::Chain;
 use crate::delivery::Deliveries;
 use crate::link::{Held, Key, Link, LinkKind, ToSend};
 use crate::outbox::Outbox;
-use crate::output::{Context, Output, Payload};
+use crate::output::{Context, Notice, Output, Payload};
 use crate::record::{self, Cause, Cleared, DeadLetter, EffectRecord, Gone, Restored, kind};
 use crate::restore::{CatchUp, Wanted, id_digest};
 use crate::slots::Slots;
@@ -44,6 +44,7 @@ pub struct Counters {
     pub batches_late: u64,
     pub taken_back: u64,
     pub batches_bad: u64,
+    pub batches_held_off: u64,
     pub batches_not_yet: u64,
     pub forks: u64,
     pub resends: u64,
@@ -131,6 +132,8 @@ pub struct Exchange {
     pub(crate) accepted: bool,
     /// A second node runs with our identity.
     pub(crate) twin: bool,
+    /// There is no room to take anything.
+    pub(crate) full: bool,
     pub(crate) counters: Counters,
     pub(crate) last_tick: Millis,
 }
@@ -191,6 +194,7 @@ impl Exchange {
             end_number: 0,
             accepted: false,
             twin: false,
+            full: false,
             counters: Counters::default(),
             last_tick: now,
         };
@@ -408,6 +412,33 @@ impl Exchange {
         self.say_hello(peer, ctx);
     }
 
+    /// Opens or closes the node for batches, and tells the neighbours. What is thrown away meanwhile stays in their custody.
+    pub fn set_full(&mut self, full: bool, ctx: &mut Context<'_>) {
+        if self.full == full {
+            return;
+        }
+        self.full = full;
+        let text = if full {
+            "there is no room on the disk: nothing new is taken until there is"
+        } else {
+            "there is room on the disk again"
+        };
+        ctx.out.notices.push(Notice { code: "JC-1220", text: text.to_owned(), alarm: full });
+        let up: Vec<AuthorityId> = self.links.iter().filter(|(_, l)| l.up.is_some()).map(|(peer, _)| *peer).collect();
+        up.into_iter().for_each(|peer| self.say_intake(peer, ctx));
+    }
+
+    /// Whether the node is closed for want of room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    pub(crate) fn say_intake(&self, peer: AuthorityId, ctx: &mut Context<'_>) {
+        let frame = Frame::Intake { open: !self.full };
+        ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
+    }
+
     /// Says hello; `heard` asks the peer for its own, as long as that has not come.
     pub(crate) fn say_hello(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
         let heard = self.links.get(&peer).is_some_and(|l| l.greeted);
@@ -450,6 +481,7 @@ impl Exchange {
             }
             if let Some(link) = self.links.get_mut(&peer)
                 && link.up.is_some()
+                && !link.full
             {
                 self.counters.resends += link.retry(&self.policy, ctx.now);
             }

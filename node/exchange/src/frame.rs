@@ -9,6 +9,7 @@
 //!   4 gap      [ lane, position held ]
 //!   5 slot     [ COSE_Sign1 over a slot ]
 //!   6 ends     [ [* [ lane, position ] ], more ]   the answer to a hello that says `restored`
+//!   7 intake   [ open ]                  whether the speaker has room to take batches; it has unless it says otherwise
 //! ```
 //! `floor` is the end of what the sender no longer holds for this hop, because the hop (or the destination) has receipted
 //! it: a relay that has forgotten the lane takes its place from there and never receipts what it has not seen. `after` is
@@ -103,6 +104,13 @@ pub enum Frame {
         /// Whether more frames follow.
         #[n(1)]
         more: bool,
+    },
+    /// Whether the speaker takes batches; a full disk takes none.
+    #[n(7)]
+    Intake {
+        /// Whether it does.
+        #[n(0)]
+        open: bool,
     },
 }
 
@@ -232,6 +240,7 @@ mod tests {
             Frame::Gap { lane, have: LanePosition::START },
             Frame::Slot { signed: vec![].into() },
             Frame::Ends { lanes: vec![(lane, position)], more: false },
+            Frame::Intake { open: false },
         ]
     }
 
@@ -251,7 +260,7 @@ mod tests {
         }
 
         #[test]
-        fn altered_frames_never_read_as_the_same(which in 0usize..7, bit in any::<prop::sample::Index>()) {
+        fn altered_frames_never_read_as_the_same(which in 0usize..8, bit in any::<prop::sample::Index>()) {
             let frame = frames().remove(which);
             let mut bytes = frame.to_bytes();
             let bit = bit.index(bytes.len() * 8);

@@ -111,6 +111,8 @@ pub(crate) struct Link {
     pub(crate) greeted: bool,
     /// The peer speaks no version of ours: nothing is taken from it or sent to it.
     pub(crate) refused: bool,
+    /// The peer has no room for batches.
+    pub(crate) full: bool,
     /// When slots are offered again, and how long after that.
     offer: (Millis, Millis),
     queues: BTreeMap<Lane, Queue>,
@@ -157,7 +159,7 @@ impl Link {
 
     /// The late batches that are to be sent now; each comes again after `pause`.
     pub(crate) fn late_due(&mut self, pause: Millis, now: Millis) -> Vec<(Lane, Held)> {
-        if self.up.is_none() || !self.greeted || self.refused {
+        if !self.takes_batches() {
             return Vec::new();
         }
         let due = self.late.iter_mut().filter(|(_, (_, at))| *at <= now || *at > now + pause);
@@ -236,6 +238,7 @@ impl Link {
         self.up = up;
         self.greeted = up == Some(LinkKind::Mailbox);
         self.refused = false;
+        self.full = false;
         self.offer = (now, FIRST_OFFER);
         self.in_flight = [0; 4];
         self.asked.clear();
@@ -250,9 +253,23 @@ impl Link {
         }
     }
 
+    fn takes_batches(&self) -> bool {
+        self.up.is_some() && self.greeted && !self.refused && !self.full
+    }
+
+    /// The peer says whether it has room. What it threw away while it had none is sent again.
+    pub(crate) fn set_full(&mut self, full: bool, now: Millis) {
+        if self.full && !full {
+            let lanes: Vec<Lane> = self.queues.keys().copied().collect();
+            lanes.iter().for_each(|lane| self.rewind(lane, Key::default(), now));
+            self.late.values_mut().for_each(|(_, at)| *at = 0);
+        }
+        self.full = full;
+    }
+
     /// The next batch to send, most urgent class first, lanes of a class in turn, within the class's window.
     pub(crate) fn next(&mut self, policy: &LinkPolicy, now: Millis) -> Option<ToSend> {
-        if self.up.is_none() || !self.greeted || self.refused {
+        if !self.takes_batches() {
             return None;
         }
         for class in Priority::ALL {

@@ -33,7 +33,18 @@ impl Exchange {
                 self.ends(peer, lanes, more, ctx);
                 Ok(())
             }
+            Frame::Batch { .. } if self.full => {
+                self.counters.batches_held_off += 1;
+                self.say_intake(peer, ctx);
+                Ok(())
+            }
             Frame::Batch { hop, bytes } => self.batch(peer, hop, &bytes, ctx),
+            Frame::Intake { open } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.set_full(!open, ctx.now);
+                }
+                Ok(())
+            }
             Frame::Durable { lane, position } => {
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.confirm(&lane, position, ctx.now);
@@ -68,6 +79,9 @@ impl Exchange {
             return Err(Error::Version { low, high, ours: PROTOCOL_VERSION });
         }
         link.greeted = true;
+        if self.full {
+            self.say_intake(peer, ctx);
+        }
         self.heard_epoch(peer, epoch, ctx);
         if !heard {
             self.say_hello(peer, ctx);

@@ -11,6 +11,8 @@ pub struct LinkReport {
     pub peer: AuthorityId,
     /// Whether it can be reached now.
     pub up: bool,
+    /// Whether it has said that it has no room for batches.
+    pub full: bool,
     /// Batches in custody for it.
     pub batches: u64,
     /// Bytes in custody for it.
@@ -59,6 +61,7 @@ impl Exchange {
             LinkReport {
                 peer: *peer,
                 up: link.up.is_some() && link.greeted,
+                full: link.full,
                 batches,
                 bytes,
                 last_receipt: link.last_receipt,
@@ -74,6 +77,12 @@ impl Exchange {
         let confirmed = self.links.get(&peer).and_then(|link| link.confirmed(lane));
         // Nothing in custody: whatever was sealed has been signed for.
         confirmed.unwrap_or_else(|| self.outbox.position(lane).sequence)
+    }
+
+    /// How far another node's lane is held here.
+    #[must_use]
+    pub fn held_up_to(&self, lane: &Lane) -> LanePosition {
+        self.chains.get(lane).map(crate::chain::Chain::position).unwrap_or_default()
     }
 
     /// Lanes that end here.

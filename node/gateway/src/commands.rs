@@ -10,7 +10,7 @@ use crate::error::{Error, read};
 use crate::output::{complain, progress, progress_done, say, show, table};
 use crate::{bench, demo, run};
 use jincai_crypto::verify_evidence;
-use jincai_journal::{DirDisk, MemoryBlobs};
+use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Quarantine};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -158,7 +158,9 @@ fn doctor(node: &Node) -> Result<(), Error> {
             for link in links {
                 let (peer, backlog) = (link["peer"].as_str().unwrap_or_default(), &link["batches"]);
                 let up = link["up"].as_bool().unwrap_or(false);
-                let outcome = if up {
+                let outcome = if link["full"] == json!(true) {
+                    Err(Error::Check(format!("its disk is full; {backlog} batches are kept for it here")))
+                } else if up {
                     Ok(format!("up, {backlog} batches in custody"))
                 } else {
                     Err(Error::Check(format!("down, {backlog} batches in custody; the node's log names the reason")))
@@ -309,19 +311,26 @@ fn envelope(command: Envelope) -> Result<(), Error> {
 
 fn journal_verify(node: &Node) -> Result<(), Error> {
     let config = Config::load(&node.config)?;
-    let report = jincai_journal::verify(&DirDisk::open(&config.file("journal"))?)?;
-    let damage: Vec<Value> = report
-        .damage
-        .iter()
-        .map(|d| json!({ "segment": d.segment, "position": d.position, "reason": d.reason }))
-        .collect();
-    let whole = damage.is_empty() && report.chain_whole;
+    let disk = DirDisk::open(&config.file("journal"))?;
+    let report = jincai_journal::verify(&disk, &DirBlobs::open(&config.file("blobs"))?)?;
+    let show_damage = |damage: &[Quarantine]| -> Vec<Value> {
+        damage.iter().map(|d| json!({ "segment": d.segment, "position": d.position, "reason": d.reason })).collect()
+    };
+    let whole = report.damage.is_empty() && report.chain_whole;
+    let sound = whole && report.covered.is_empty() && report.damaged_files.is_empty();
     let value = json!({
         "segments": report.segments, "commits": report.commits, "records": report.records, "bytes": report.bytes,
-        "last": report.last, "chain_whole": report.chain_whole, "clean": report.clean, "damage": damage,
+        "last": report.last, "chain_whole": report.chain_whole, "clean": report.clean,
+        "damage": show_damage(&report.damage),
+        "snapshot_through": report.base.map(|base| base.through), "records_carried": report.carried,
+        "files": report.files, "damaged_files": report.damaged_files, "damage_covered": show_damage(&report.covered),
     });
     show(&value, node.json);
-    if whole { Ok(()) } else { Err(Error::Check("the journal is damaged".into())) }
+    if sound {
+        Ok(())
+    } else {
+        Err(Error::Check("the journal is damaged; «jincai journal repair» mends it from a backup".into()))
+    }
 }
 
 fn simulate(nodes: usize, days: Option<u64>, seeds: &str, faults: &str, json: bool) -> Result<(), Error> {

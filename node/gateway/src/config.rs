@@ -86,11 +86,15 @@ pub(crate) enum Transport {
 pub(crate) struct Journal {
     /// Length of a segment in MiB; 1 to 1024.
     pub(crate) segment_mib: u64,
+    /// A snapshot replaces the oldest segments whenever so many MiB of records have been written; 1 to 65,536.
+    pub(crate) checkpoint_mib: u64,
+    /// With less than so many MiB free on its disk the node takes nothing new; 0 to 1,048,576.
+    pub(crate) free_mib: u64,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { segment_mib: 64 }
+        Self { segment_mib: 64, checkpoint_mib: 256, free_mib: 256 }
     }
 }
 
@@ -146,6 +150,9 @@ impl Config {
         }
         if !(1..=1024).contains(&self.journal.segment_mib) {
             return Err("journal.segment_mib must lie between 1 and 1024".into());
+        }
+        if !(1..=1 << 16).contains(&self.journal.checkpoint_mib) || self.journal.free_mib > 1 << 20 {
+            return Err("journal: checkpoint_mib from 1 to 65,536 and free_mib up to 1,048,576 are wanted".into());
         }
         if !self.http.listen.ip().is_loopback() {
             return Err("http.listen must be a loopback address: put a proxy with TLS before it to serve others".into());

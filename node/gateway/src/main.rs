@@ -1,6 +1,7 @@
 //! `jincai`: the gateway node and its command line.
 
 mod bench;
+mod checkpoint;
 mod cli;
 mod client;
 mod clock;

@@ -1,21 +1,22 @@
 //! `jincai run`: opens the journal, starts the core's thread, the links and the API, and stops them in order.
 
+use crate::checkpoint::Checkpoints;
 use crate::clock;
 use crate::config::Config;
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read, write_private};
 use crate::input::{Input, QUEUE};
 use crate::links::Links;
-use crate::shell::{Durable, Shell};
+use crate::shell::{Durable, Shell, carry_out};
 use jincai_console::{Call, Node, router};
 use jincai_core::{Core, Event};
 use jincai_crypto::{Entropy, SystemEntropy, sha256};
 use jincai_exchange::{Opening, Setup};
-use jincai_journal::{DirBlobs, DirDisk, Engine, Journal};
+use jincai_journal::{Blobs, DirBlobs, DirDisk, Engine, Journal, Recovery, Urgency, read_snapshot};
 use jincai_tables::Tables;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +24,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Milliseconds between ticks of the core.
 const TICK: Duration = Duration::from_millis(50);
+/// How often the disk's room is looked at.
+const LOOK: Duration = Duration::from_millis(500);
 /// Newest records kept in memory for sending; older ones come from the page cache.
 const CACHE_BYTES: usize = 2 << 20;
 /// Calls that may wait.
@@ -46,7 +49,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let keys = enrol::keys(config)?;
     let token = sha256(String::from_utf8_lossy(&read(&config.file("token"))?).trim().as_bytes());
     let disk = DirDisk::open(&config.file("journal"))?;
-    let blobs = Arc::new(DirBlobs::open(&config.file("blobs"))?);
+    let blobs: Arc<dyn Blobs> = Arc::new(DirBlobs::open(&config.file("blobs"))?);
     let mut entropy = SystemEntropy::default();
     let settings = jincai_journal::Config {
         segment_bytes: config.journal.segment_mib << 20,
@@ -54,11 +57,8 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
         cache_bytes: CACHE_BYTES,
         ..jincai_journal::Config::default()
     };
-    let (engine, recovery) = Engine::open(disk, settings)?;
-    if let Some(quarantine) = &recovery.quarantine {
-        return Err(Error::Stopped(format!("the journal is damaged and read-only: {quarantine:?}; restore it first")));
-    }
-    tracing::info!(last = recovery.last, clean = recovery.clean, cut = ?recovery.cut, "the journal is open");
+    let (mut engine, recovery) = Engine::open(disk, Arc::clone(&blobs), settings)?;
+    check(&recovery)?;
     let log = engine.reader();
     let (inputs, receiver) = mpsc::channel(QUEUE);
     let durable = Arc::new(Durable::default());
@@ -71,16 +71,28 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
         directory: enrolment.directory()?,
         policy: config.policy.clone(),
     };
-    let opening = if recovery.clean { Opening::Clean } else { Opening::Unclean };
-    let core = Core::open(setup, blobs, opening, None, clock::now(), &log)?;
-    let journal = Journal::start(engine, Arc::clone(&durable).callback(inputs.clone()))?;
+    let snapshot = recovery.base.as_ref().map(|base| Ok((base.through, read_snapshot(&*blobs, base)?)));
+    let snapshot = snapshot.transpose().map_err(|e: jincai_journal::Error| Error::from(e))?;
+    let snapshot = snapshot.as_ref().map(|(through, bytes)| (*through, &bytes[..]));
+    let mut core = Core::open(setup, Arc::clone(&blobs), opening(&recovery), snapshot, clock::now(), &log)?;
+    // What the start itself decides, a new epoch above all, is durable before anybody hears of this node.
+    let first = core.turn(clock::now(), &log)?;
+    engine.append(clock::now(), &first.records, Urgency::Reserve)?;
+    core.step(clock::now(), Event::Durable(engine.sync()?), &log)?;
+    if recovery.restored {
+        engine.acknowledge_restore()?;
+    }
+    let journal = Journal::start(engine, Box::new(clock::now), Arc::clone(&durable).callback(inputs.clone()))?;
     let (transports, links) = Links::start(config, &enrolment, tls, log.clone(), inputs.clone()).await?;
+    carry_out(first, &tables, &links);
+    let checkpoints = Checkpoints::new(blobs, config.journal.checkpoint_mib << 20);
     let progress = Arc::new(AtomicU64::new(clock::now()));
     let shell = Shell {
         core,
         log,
         journal,
-        durable,
+        durable: Arc::clone(&durable),
+        checkpoints,
         tables: Arc::clone(&tables),
         links,
         progress: Arc::clone(&progress),
@@ -95,6 +107,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     });
     let core = spawned.map_err(|source| Error::System { what: "the core's thread", source })?;
     tokio::spawn(tick(inputs.clone()));
+    tokio::spawn(watch_room(config.file("journal"), config.journal.free_mib << 20, durable));
     tokio::spawn(release_idle(Arc::clone(&tables)));
     let (calls, queue) = mpsc::channel(CALLS);
     tokio::spawn(forward(queue, inputs.clone()));
@@ -107,6 +120,32 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     write_private(&config.file("address"), address.to_string().as_bytes())?;
     tracing::info!(authority = %config.authority, %address, "the node runs");
     Ok(Running { node, inputs, core, ended, transports })
+}
+
+/// Refuses a journal that cannot be written, and says what is known about it.
+fn check(recovery: &Recovery) -> Result<(), Error> {
+    if let Some(quarantine) = &recovery.quarantine {
+        let reason =
+            format!("the journal is damaged and read-only: {quarantine}; mend it with «jincai journal repair»");
+        return Err(Error::Stopped(reason));
+    }
+    let through = recovery.base.as_ref().map(|base| base.through);
+    tracing::info!(last = recovery.last, clean = recovery.clean, cut = ?recovery.cut, through, "the journal is open");
+    for damage in &recovery.covered {
+        tracing::error!(
+            code = "JC-1104",
+            "damage that a snapshot covers: {damage}; mend it with «jincai journal repair»"
+        );
+    }
+    Ok(())
+}
+
+fn opening(recovery: &Recovery) -> Opening {
+    match (recovery.restored, recovery.clean) {
+        (true, _) => Opening::Restored,
+        (false, true) => Opening::Clean,
+        (false, false) => Opening::Unclean,
+    }
 }
 
 /// Says when it is dropped that the core has ended.
@@ -143,6 +182,21 @@ async fn tick(inputs: mpsc::Sender<Input>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while inputs.send(Input::Event(Event::Tick)).await.is_ok() {
         interval.tick().await;
+    }
+}
+
+/// Looks how much room the disk has. A look that fails, or hangs, changes nothing.
+async fn watch_room(path: std::path::PathBuf, free: u64, durable: Arc<Durable>) {
+    let mut interval = tokio::time::interval(LOOK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let path = path.clone();
+        let looked = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&path)).await;
+        if let Ok(Ok(found)) = looked {
+            let scarce = found.f_bavail.saturating_mul(found.f_frsize) < free;
+            durable.scarce.store(scarce, Ordering::Release);
+        }
     }
 }
 

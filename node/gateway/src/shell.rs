@@ -4,13 +4,14 @@
 //! The durable position comes from the journal's thread through an atomic number, never through the queue, so that neither
 //! thread can wait for the other.
 
+use crate::checkpoint::Checkpoints;
 use crate::clock;
 use crate::error::Error;
 use crate::input::Input;
 use crate::links::Links;
-use jincai_core::{Action, Core, Event};
+use jincai_core::{Action, Core, Event, Turn};
 use jincai_exchange::Notice;
-use jincai_journal::{Journal, Reader};
+use jincai_journal::{Journal, OnProgress, Reader, Space, Urgency};
 use jincai_tables::Tables;
 use jincai_types::RecordNumber;
 use std::collections::VecDeque;
@@ -22,22 +23,29 @@ use tokio::sync::mpsc;
 const TURN_INPUTS: usize = 512;
 const TURN_BYTES: usize = 4 << 20;
 
-/// What the journal's thread and the core's share.
+/// What the journal's thread, the watch over the disk and the core's thread share.
 #[derive(Debug, Default)]
 pub(crate) struct Durable {
     number: AtomicU64,
+    /// The last record that the journal's base covers.
+    through: AtomicU64,
+    /// The journal's reserve is not whole.
+    short: AtomicBool,
+    /// The disk has less room than the configuration wants kept free.
+    pub(crate) scarce: AtomicBool,
     failed: AtomicBool,
 }
 
 impl Durable {
     /// The journal's callback.
-    pub(crate) fn callback(
-        self: Arc<Self>,
-        wake: mpsc::Sender<Input>,
-    ) -> Box<dyn FnMut(Result<RecordNumber, jincai_journal::Error>) + Send> {
-        Box::new(move |durable| {
-            match durable {
-                Ok(number) => self.number.store(number, Ordering::Release),
+    pub(crate) fn callback(self: Arc<Self>, wake: mpsc::Sender<Input>) -> OnProgress {
+        Box::new(move |progress| {
+            match progress {
+                Ok(progress) => {
+                    self.short.store(progress.space != Space::Plenty, Ordering::Release);
+                    self.through.store(progress.through, Ordering::Release);
+                    self.number.store(progress.durable, Ordering::Release);
+                }
                 Err(error) => {
                     self.failed.store(true, Ordering::Release);
                     tracing::error!(code = error.code(), %error, "the journal failed; the node stops");
@@ -46,6 +54,10 @@ impl Durable {
             // A full queue means that the core is awake and will look by itself.
             drop(wake.try_send(Input::Wake));
         })
+    }
+
+    fn is_full(&self) -> bool {
+        self.short.load(Ordering::Acquire) || self.scarce.load(Ordering::Acquire)
     }
 }
 
@@ -57,6 +69,7 @@ pub(crate) struct Shell {
     pub(crate) log: Reader,
     pub(crate) journal: Journal,
     pub(crate) durable: Arc<Durable>,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) tables: Arc<Tables>,
     pub(crate) links: Links,
     pub(crate) progress: Arc<AtomicU64>,
@@ -125,25 +138,22 @@ impl Shell {
         if durable > self.core.durable() {
             self.step(Event::Durable(durable))?;
         }
-        let turn = self.core.turn(clock::now(), &self.log)?;
-        if !turn.records.is_empty() {
-            self.journal.append(turn.records)?;
+        let full = self.durable.is_full();
+        self.core.set_full(full, clock::now(), &self.log);
+        let mut turn = self.core.turn(clock::now(), &self.log)?;
+        let records = std::mem::take(&mut turn.records);
+        if !records.is_empty() {
+            self.checkpoints.grew(&records);
+            // A full node takes nothing new, so that whatever it still writes drains it.
+            self.journal.append(records, if full { Urgency::Reserve } else { Urgency::Normal })?;
         }
+        let through = self.durable.through.load(Ordering::Acquire);
+        self.checkpoints.go_on(&self.core, (&self.log, &self.journal), through)?;
         if !self.core.has_unsealed() {
             let staged = self.core.staged();
             self.waiting.extend(self.unsealed.drain(..).map(|release| (staged, release)));
         }
-        turn.notices.iter().for_each(tell);
-        for action in turn.actions {
-            match action {
-                Action::Send(send) => self.links.send(send),
-                Action::Table(effect) => {
-                    if let Err(error) = self.tables.apply(effect) {
-                        tracing::error!(code = error.code(), %error, "a table could not be changed");
-                    }
-                }
-            }
-        }
+        carry_out(turn, &self.tables, &self.links);
         let durable = self.core.durable();
         while self.waiting.front().is_some_and(|(after, _)| *after <= durable) {
             if let Some((_, release)) = self.waiting.pop_front() {
@@ -164,6 +174,21 @@ impl Shell {
         self.journal.close()?;
         self.waiting.into_iter().for_each(|(_, release)| release());
         Ok(())
+    }
+}
+
+/// Logs the notices of a turn and carries its actions out.
+pub(crate) fn carry_out(turn: Turn, tables: &Tables, links: &Links) {
+    turn.notices.iter().for_each(tell);
+    for action in turn.actions {
+        match action {
+            Action::Send(send) => links.send(send),
+            Action::Table(effect) => {
+                if let Err(error) = tables.apply(effect) {
+                    tracing::error!(code = error.code(), %error, "a table could not be changed");
+                }
+            }
+        }
     }
 }
 

@@ -188,6 +188,20 @@ impl MemoryBlobs {
         Self::default()
     }
 
+    /// Flips one bit of a file: bit `offset_bit % 8` of byte `offset_bit / 8`. Who has it open does not see it.
+    #[cfg(test)]
+    pub(crate) fn flip_bit(&self, digest: &Digest, offset_bit: u64) {
+        let mut store = self.lock();
+        let bytes = store.get_mut(digest).map(Arc::make_mut).expect("the file is there");
+        bytes[(offset_bit / 8) as usize] ^= 1 << (offset_bit % 8);
+    }
+
+    /// A store of its own with the same files.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.lock().clone())))
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Arc<Vec<u8>>>> {
         // Every change is one insertion or removal, so that a poisoned lock still guards a whole map.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

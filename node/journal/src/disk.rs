@@ -25,7 +25,8 @@ pub trait Disk: Send + Sync + 'static {
     /// The names of all files, in order.
     fn list(&self) -> Result<Vec<String>, Error>;
 
-    /// Creates a file of zeros; they are durable on return, its name is not. The name must be free.
+    /// Creates a file of zeros; they are durable on return, its name is not. The name must be free. Where there is no room
+    /// for all of it ([`Error::is_full`]) there is nothing of it.
     fn create(&self, name: &str, length: u64) -> Result<Arc<dyn DiskFile>, Error>;
 
     /// Opens a file for reading and writing.
@@ -33,6 +34,9 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Replaces a small file as a whole: after a power cut it is the old one or the new one.
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Gives a file another, free name: after a power cut it has the one or the other.
+    fn rename(&self, from: &str, to: &str) -> Result<(), Error>;
 
     /// Removes a file.
     fn remove(&self, name: &str) -> Result<(), Error>;
@@ -55,7 +59,7 @@ pub trait DiskFile: Send + Sync {
     /// Makes what was written durable (`fdatasync`).
     fn sync(&self) -> Result<(), Error>;
 
-    /// Cuts the file to a length.
+    /// Cuts the file to a length, or lengthens it with zeros.
     fn truncate(&self, length: u64) -> Result<(), Error>;
 }
 
@@ -103,15 +107,12 @@ impl Disk for DirDisk {
 
     fn create(&self, name: &str, length: u64) -> Result<Arc<dyn DiskFile>, Error> {
         let (mut options, path, shown) = self.options(name);
-        let mut file = options.create_new(true).open(path).map_err(Error::io("create", &shown))?;
-        let zeros = vec![0; ZEROS];
-        let mut left = length;
-        while left > 0 {
-            let piece = usize::try_from(left).map_or(ZEROS, |left| left.min(ZEROS));
-            file.write_all(&zeros[..piece]).map_err(Error::io("pre-allocate", &shown))?;
-            left -= piece as u64;
+        let mut file = options.create_new(true).open(&path).map_err(Error::io("create", &shown))?;
+        if let Err(error) = write_zeros(&mut file, length, &shown) {
+            // If this fails too, the file is one that was never finished.
+            let _gone = std::fs::remove_file(path).is_ok();
+            return Err(error);
         }
-        file.sync_all().map_err(Error::io("sync", &shown))?;
         Ok(Arc::new(DirFile { file, shown }))
     }
 
@@ -127,6 +128,11 @@ impl Disk for DirDisk {
         file.write_all(bytes).map_err(Error::io("write", &shown))?;
         file.sync_all().map_err(Error::io("sync", &shown))?;
         std::fs::rename(&path, self.path.join(name)).map_err(Error::io("rename", &shown))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let (_, path, shown) = self.options(from);
+        std::fs::rename(path, self.path.join(to)).map_err(Error::io("rename", shown))
     }
 
     fn remove(&self, name: &str) -> Result<(), Error> {
@@ -164,6 +170,17 @@ impl DiskFile for DirFile {
     fn truncate(&self, length: u64) -> Result<(), Error> {
         self.file.set_len(length).map_err(Error::io("truncate", &self.shown))
     }
+}
+
+fn write_zeros(file: &mut File, length: u64, shown: &str) -> Result<(), Error> {
+    let zeros = vec![0; ZEROS];
+    let mut left = length;
+    while left > 0 {
+        let piece = usize::try_from(left).map_or(ZEROS, |left| left.min(ZEROS));
+        file.write_all(&zeros[..piece]).map_err(Error::io("pre-allocate", shown))?;
+        left -= piece as u64;
+    }
+    file.sync_all().map_err(Error::io("sync", shown))
 }
 
 /// Creates a directory for this account only, and makes its name durable.

@@ -94,6 +94,50 @@ pub enum Error {
         /// The newest version that this program reads.
         known: u16,
     },
+    /// There is no room for a new segment; nothing was written.
+    #[error("there is no room on the disk for another segment of the journal")]
+    Full,
+    /// A file that the newest base names is missing or damaged, so that what it replaced cannot be read.
+    #[error("the file {digest}, which the journal's newest base names, {reason}; repair it from a backup")]
+    BlobDamaged {
+        /// The file.
+        digest: Digest,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A base that the journal cannot take; nothing was written.
+    #[error("a base up to record {through} is refused: {reason}")]
+    BaseRefused {
+        /// The last record that it replaces.
+        through: RecordNumber,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A backup is not whole.
+    #[error("the backup is not whole: {file} {reason}")]
+    BackupDamaged {
+        /// The file within the backup.
+        file: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A restore wants a directory of its own.
+    #[error("{directory} is not empty: a restore fills a new directory only")]
+    NotEmpty {
+        /// The directory.
+        directory: String,
+    },
+    /// The wanted point in time lies outside of what the backup holds.
+    #[error("the backup holds no such point: it can be restored from record {from} to record {to}")]
+    NoSuchPoint {
+        /// The earliest last record.
+        from: RecordNumber,
+        /// The latest.
+        to: RecordNumber,
+    },
+    /// The other copy does not hold what is missing, so that nothing was written.
+    #[error("the copy does not fill what is missing: {0}")]
+    RepairIncomplete(Quarantine),
     /// The writer's thread has ended, so that nothing can be appended.
     #[error("the journal's writer has ended")]
     Ended,
@@ -121,6 +165,13 @@ impl Error {
             Self::Version { .. } => "JC-1112",
             Self::Ended => "JC-1113",
             Self::Stopped => "JC-1114",
+            Self::Full => "JC-1115",
+            Self::BlobDamaged { .. } => "JC-1116",
+            Self::BaseRefused { .. } => "JC-1117",
+            Self::BackupDamaged { .. } => "JC-1118",
+            Self::NotEmpty { .. } => "JC-1119",
+            Self::NoSuchPoint { .. } => "JC-1120",
+            Self::RepairIncomplete(_) => "JC-1121",
         }
     }
 
@@ -135,9 +186,27 @@ impl Error {
             | Self::Damaged { .. }
             | Self::SegmentBytes { .. }
             | Self::Shard { .. }
-            | Self::Version { .. } => Fault::Operator,
+            | Self::Version { .. }
+            | Self::Full
+            | Self::BlobDamaged { .. }
+            | Self::BackupDamaged { .. }
+            | Self::NotEmpty { .. }
+            | Self::NoSuchPoint { .. }
+            | Self::RepairIncomplete(_) => Fault::Operator,
+            Self::BaseRefused { .. } => Fault::Bug,
             Self::TooLarge { .. } | Self::NoRecord { .. } | Self::NoBlob { .. } | Self::BlobRange { .. } => Fault::Peer,
             Self::Ended | Self::Stopped => Fault::Passing,
+        }
+    }
+
+    /// Whether the system refused for want of room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::Full => true,
+            Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            _ => false,
         }
     }
 

@@ -16,17 +16,20 @@
 //!      place    12 shard u32         16 segment u64        24 salt u64      32 offset in the file u64
 //!               40 durable-to u64
 //!      content  48 position u64      56 term u64           64 first record u64
-//!               72 record count u32  76 body length u32    80 flags u32 (1 mark, 2 closing)   84 zero [12]
-//!               96 hash of the commit before [32]
+//!               72 record count u32  76 body length u32    80 flags u32 (1 mark, 2 closing, 4 base)
+//!               84 time u64          92 zero [4]           96 hash of the commit before [32]
 //! body          record count × entry (24), then the payloads back to back, then zeros to the next block
 //!      entry     0 number u64    8 offset of the payload u32   12 length u32   16 kind u16   18 zero u16
 //!               20 CRC-32C of entry 0..20 and payload
+//! base body      0 CRC-32C of the rest   4 through u64   12 snapshot [32]   44 count u32   48 count × carried [32]
 //! ```
 //!
 //! *Position* numbers commits from 1 over the journal's life; *record* numbers records likewise. *Durable-to* is a
 //! position: the writer had synced every commit up to it before it wrote this header. A segment's header is written when
 //! what the segment began with is synced, voids every commit at or beyond its first position in older segments, and its
-//! durable-to covers what recovery copied into it. A mark is a commit without records; a closing mark ends a clean run.
+//! durable-to covers what recovery copied into it. A mark is a commit without records; a closing mark ends a clean run. A
+//! base is one too: it names the snapshot that replaces every record up to *through*. *Time* is the writer's wall clock in
+//! milliseconds since 1970; it orders nothing, and serves to restore a point in time.
 //!
 //! A commit is whole if its header and every record match their checksums, and the header names the file, offset, shard
 //! and salt where it was found (so a copied, swapped or recycled file, or a payload that holds a header, is told apart).
@@ -37,9 +40,9 @@
 //! places for ever; zero fields are written as zero and ignored; every other change raises the version, brings a reader
 //! of the old bytes, and programs refuse segments of a newer version than they know.
 
-use crate::Error;
+use crate::{Base, Error};
 use bytes::Bytes;
-use jincai_types::{Digest, RecordNumber};
+use jincai_types::{Digest, Millis, RecordNumber};
 use ring::digest::{SHA256, digest};
 use std::ops::Range;
 
@@ -58,9 +61,13 @@ pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const ENTRY_BYTES: usize = 24;
 /// Name of the file that names the newest segment.
 pub(crate) const HEAD: &str = "HEAD";
+/// Name of the file that says that the directory was laid by a restore.
+pub(crate) const RESTORED: &str = "RESTORED";
 /// Bytes of [`HEAD`].
 pub(crate) const HEAD_BYTES: usize = 32;
 
+/// Bytes of a base's body before the carry files.
+const BASE_BYTES: usize = 48;
 /// Where a commit header's content begins: from here on it is hashed.
 const CONTENT: usize = 48;
 /// Where the bytes covered by a header's checksum begin.
@@ -121,6 +128,8 @@ pub(crate) enum CommitKind {
     Mark,
     /// As a mark, and the run ended cleanly.
     Closing,
+    /// It names the snapshot that replaces what lies before it.
+    Base,
 }
 
 /// The header of a commit.
@@ -133,6 +142,7 @@ pub(crate) struct CommitHeader {
     pub(crate) count: u32,
     pub(crate) body_bytes: u32,
     pub(crate) kind: CommitKind,
+    pub(crate) time: Millis,
     pub(crate) previous: Digest,
 }
 
@@ -213,9 +223,11 @@ impl CommitHeader {
             CommitKind::Records => 0,
             CommitKind::Mark => 1,
             CommitKind::Closing => 3,
+            CommitKind::Base => 4,
         };
         out.extend([self.count, self.body_bytes, flags].iter().flat_map(|n| n.to_le_bytes()));
-        out.extend([0; 12]);
+        out.extend(self.time.to_le_bytes());
+        out.extend([0; 4]);
         out.extend(self.previous.0);
         seal(&mut out);
         out.try_into().expect("the fields above are 128 bytes")
@@ -230,12 +242,14 @@ impl CommitHeader {
         let (position, term, first_record) = (number(), number(), number());
         let mut small = || u32::from_le_bytes(fields.take());
         let (count, body_bytes, flags) = (small(), small(), small());
-        let _zero: [u8; 12] = fields.take();
+        let time = u64::from_le_bytes(fields.take());
+        let _zero: [u8; 4] = fields.take();
         let previous = Digest(fields.take());
         let kind = match flags {
             0 => CommitKind::Records,
             1 => CommitKind::Mark,
             3 => CommitKind::Closing,
+            4 => CommitKind::Base,
             _ => return None,
         };
         let sane = durable_to < position
@@ -244,7 +258,7 @@ impl CommitHeader {
             && HEADER_BYTES as u64 + u64::from(body_bytes) <= COMMIT_BYTES_MAX as u64
             && u64::from(count) * ENTRY_BYTES as u64 <= u64::from(body_bytes);
         let place = Place { shard, segment, salt, offset, durable_to };
-        sane.then_some(Self { place, position, term, first_record, count, body_bytes, kind, previous })
+        sane.then_some(Self { place, position, term, first_record, count, body_bytes, kind, time, previous })
     }
 
     /// Bytes of header and body.
@@ -318,6 +332,41 @@ pub(crate) fn encode_commit(out: &mut Vec<u8>, header: &CommitHeader, records: &
     hash
 }
 
+/// Writes a whole commit that holds a base, as [`encode_commit`] does. The header's body length is [`base_bytes`] long.
+pub(crate) fn encode_base(out: &mut Vec<u8>, header: &CommitHeader, base: &Base) -> Digest {
+    out.clear();
+    out.extend(header.encode());
+    let body = out.len();
+    out.extend([0; 4]);
+    out.extend(base.through.to_le_bytes());
+    out.extend(base.snapshot.0);
+    out.extend(u32::try_from(base.carried.len()).expect("the engine has checked the limit").to_le_bytes());
+    base.carried.iter().for_each(|digest| out.extend(digest.0));
+    let crc = crc32c::crc32c(&out[body + 4..]).to_le_bytes();
+    out[body..body + 4].copy_from_slice(&crc);
+    let hash = hash(out);
+    out.resize(out.len().next_multiple_of(BLOCK as usize), 0);
+    hash
+}
+
+/// Bytes of the body of a commit that holds this base.
+pub(crate) fn base_bytes(base: &Base) -> usize {
+    BASE_BYTES + base.carried.len() * size_of::<Digest>()
+}
+
+/// The base in a body; `None` if it is not whole.
+pub(crate) fn decode_base(body: &[u8]) -> Option<Base> {
+    let (crc, rest) = body.split_first_chunk()?;
+    let (fixed, carried) = rest.split_first_chunk::<{ BASE_BYTES - 4 }>()?;
+    let mut fields = Fields(fixed);
+    let through = u64::from_le_bytes(fields.take());
+    let snapshot = Digest(fields.take());
+    let count = u32::from_le_bytes(fields.take()) as usize;
+    let (carried, left) = carried.as_chunks::<32>();
+    let whole = u32::from_le_bytes(*crc) == crc32c::crc32c(rest) && carried.len() == count && left.is_empty();
+    whole.then(|| Base { through, snapshot, carried: carried.iter().copied().map(Digest).collect() })
+}
+
 /// The hash of a commit, from its header and body without the padding.
 pub(crate) fn hash(commit: &[u8]) -> Digest {
     let digest = digest(&SHA256, &commit[CONTENT..]);
@@ -354,6 +403,18 @@ pub(crate) fn segment_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".segment")?;
     let segment = u64::from_str_radix(digits, 16).ok()?;
     (segment_name(segment) == name).then_some(segment)
+}
+
+/// The name of a reserve file.
+pub(crate) fn reserve_name(number: u64) -> String {
+    format!("{number:016x}.reserve")
+}
+
+/// The number of a reserve file of this name, if it is one's name.
+pub(crate) fn reserve_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".reserve")?;
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (reserve_name(number) == name).then_some(number)
 }
 
 /// Fixed fields, read from the front. The callers' arrays are as long as the fields they take from them.

@@ -58,6 +58,11 @@ impl Index {
         self.segments.retain(|segment| !segment.commits.is_empty());
     }
 
+    /// Forgets the segments before this one.
+    pub(crate) fn forget_before(&mut self, first: u64) {
+        self.segments.retain(|segment| segment.segment >= first);
+    }
+
     /// The commit that holds a record.
     pub(crate) fn find(&self, number: RecordNumber) -> Option<Located> {
         let after = self.segments.partition_point(|s| s.commits.first().is_some_and(|c| c.first <= number));

@@ -8,7 +8,9 @@
 //! dropped or altered silently (damage below the highest durable mark is [quarantined](Quarantine), not cut); a failed
 //! write or sync poisons the engine, and nothing is retried. It refuses to know what records mean.
 
+mod base;
 mod blobs;
+mod carry;
 mod disk;
 mod engine;
 mod error;
@@ -17,6 +19,7 @@ mod index;
 mod memory;
 mod reader;
 mod recovery;
+mod reserve;
 mod scan;
 mod segment;
 mod survey;
@@ -25,14 +28,17 @@ mod tests;
 mod verify;
 mod writer;
 
+pub use base::{Base, prepare_base, read_snapshot};
 pub use blobs::{Blob, BlobWriter, Blobs, DirBlobs, MemoryBlobs};
+pub use carry::write_carried;
 pub use disk::{DirDisk, Disk, DiskFile};
-pub use engine::{Config, Engine};
+pub use engine::{Config, Engine, Urgency};
 pub use error::Error;
 pub use format::{COMMIT_BYTES_MAX, RECORD_BYTES_MAX, Record, Stored};
 pub use memory::MemoryDisk;
 pub use reader::{Log, Reader};
 pub use recovery::Recovery;
+pub use reserve::Space;
 pub use survey::{Cut, Quarantine};
 pub use verify::{VerifyReport, verify};
-pub use writer::Journal;
+pub use writer::{Clock, Journal, OnProgress, Progress};

@@ -4,7 +4,7 @@
 //! is spent only on bytes that are not zero, so that thousands of nodes with large pre-allocated segments fit a test.
 
 use crate::{Disk, DiskFile, Error};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,13 +19,19 @@ pub struct MemoryDisk(Arc<Mutex<State>>);
 
 type FileId = u64;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     files: BTreeMap<FileId, Content>,
     /// What a process sees.
     names: BTreeMap<String, FileId>,
     /// What is there after a power cut, at the least.
     durable_names: BTreeMap<String, FileId>,
+    /// Files renamed since the last directory sync, by their durable name: they keep the one name or get the other.
+    renamed: BTreeMap<String, String>,
+    /// Blocks that cannot be read.
+    unreadable: BTreeSet<(FileId, u64)>,
+    capacity: Option<u64>,
+    read_only: bool,
     next_file: FileId,
     operations: u64,
     power_lasts: Option<u64>,
@@ -63,6 +69,15 @@ impl MemoryDisk {
         let mut state = self.lock();
         let state = &mut *state;
         let changed: Vec<String> = state.names.keys().chain(state.durable_names.keys()).cloned().collect();
+        for (from, to) in std::mem::take(&mut state.renamed) {
+            let Some(file) = state.names.get(&to).copied() else { continue };
+            // Both names change together, whichever way it goes.
+            let (kept, gone) = if choose(2) == 0 { (from, to) } else { (to, from) };
+            for names in [&mut state.names, &mut state.durable_names] {
+                names.remove(&gone);
+                names.insert(kept.clone(), file);
+            }
+        }
         for name in changed {
             let (now, durable) = (state.names.get(&name).copied(), state.durable_names.get(&name).copied());
             if now == durable {
@@ -82,6 +97,7 @@ impl MemoryDisk {
         }
         state.power_lasts = None;
         state.next_sync_fails = false;
+        state.read_only = false;
     }
 
     /// A disk of its own with what a power cut would leave for certain: the image that a backup of a stopped node is.
@@ -117,6 +133,30 @@ impl MemoryDisk {
     /// Makes the next sync of a file fail; what it should have written is not durable, whatever later syncs say.
     pub fn fail_next_sync(&self) {
         self.lock().next_sync_fails = true;
+    }
+
+    /// Limits the bytes of all files, in whole blocks; `None` lifts the limit. What is there stays.
+    pub fn limit(&self, capacity: Option<u64>) {
+        self.lock().capacity = capacity;
+    }
+
+    /// Makes every later change fail, as on a file system that was mounted again for reading only.
+    pub fn make_read_only(&self) {
+        self.lock().read_only = true;
+    }
+
+    /// Makes reads that touch this 4,096-byte block of a file fail.
+    pub fn make_unreadable(&self, file: &str, block: u64) -> Result<(), Error> {
+        let mut state = self.lock();
+        let id = state.find(file)?;
+        state.unreadable.insert((id, block));
+        Ok(())
+    }
+
+    /// A disk of its own with the same content and the same unsynced changes.
+    #[cfg(test)]
+    pub(crate) fn fork(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.lock().clone())))
     }
 
     /// Flips one bit of a file, durably: bit `offset_bit % 8` of byte `offset_bit / 8`.
@@ -159,6 +199,7 @@ impl Disk for MemoryDisk {
         if state.names.contains_key(name) {
             return Err(Error::io("create", name)(io::ErrorKind::AlreadyExists.into()));
         }
+        state.check_room(name, length)?;
         let id = state.add(name, Content { length, durable_length: length, ..Content::default() });
         Ok(self.file(id, name))
     }
@@ -172,10 +213,26 @@ impl Disk for MemoryDisk {
         let mut state = self.lock();
         state.operate("replace", name)?;
         let length = bytes.len() as u64;
+        state.check_room(name, length)?;
         let mut content = Content { length, durable_length: length, ..Content::default() };
         content.write(0, bytes);
         content.unsynced.clear();
         state.add(name, content);
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.operate("rename", from)?;
+        if state.names.contains_key(to) {
+            return Err(Error::io("rename", from)(io::ErrorKind::AlreadyExists.into()));
+        }
+        let id = state.find(from)?;
+        state.names.remove(from);
+        state.names.insert(to.to_owned(), id);
+        if state.durable_names.get(from) == Some(&id) {
+            state.renamed.insert(from.to_owned(), to.to_owned());
+        }
         Ok(())
     }
 
@@ -191,6 +248,7 @@ impl Disk for MemoryDisk {
         let mut state = self.lock();
         state.operate("sync", "the directory")?;
         state.durable_names = state.names.clone();
+        state.renamed.clear();
         state.forget_unnamed();
         Ok(())
     }
@@ -204,8 +262,19 @@ impl State {
             Some(left) => *left -= 1,
             None => {}
         }
+        if self.read_only {
+            return Err(Error::io(operation, name)(io::ErrorKind::ReadOnlyFilesystem.into()));
+        }
         self.operations += 1;
         Ok(())
+    }
+
+    /// Refuses a file that the disk has no room for.
+    fn check_room(&self, name: &str, length: u64) -> Result<(), Error> {
+        let blocks = |length: u64| length.next_multiple_of(BLOCK as u64);
+        let used: u64 = self.names.values().filter_map(|id| self.files.get(id)).map(|f| blocks(f.length)).sum();
+        let full = self.capacity.is_some_and(|capacity| used + blocks(length) > capacity);
+        if full { Err(Error::io("create", name)(io::ErrorKind::StorageFull.into())) } else { Ok(()) }
     }
 
     fn find(&self, name: &str) -> Result<FileId, Error> {
@@ -309,7 +378,11 @@ impl DiskFile for MemoryFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        self.with(&mut self.disk.lock(), |content| {
+        let mut state = self.disk.lock();
+        if pieces(offset, buffer.len()).any(|(block, ..)| state.unreadable.contains(&(self.id, block))) {
+            return Err(Error::io("read", &self.name)(io::Error::other("the simulated block cannot be read")));
+        }
+        self.with(&mut state, |content| {
             content.check(&self.name, offset, buffer.len())?;
             content.read(offset, buffer);
             Ok(())

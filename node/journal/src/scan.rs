@@ -1,10 +1,10 @@
 //! Reads a segment file from end to end and says what stands at each of its block boundaries.
 //!
 //! It skips a commit's body only if the commit is whole; in anything else it looks for a header at every boundary, since
-//! what follows damage must still be found. It never holds more than one commit in memory, and never writes.
+//! what follows damage must still be found; a block that cannot be read is damage too. It never holds more than one commit in memory, and never writes.
 
-use crate::format::{self, BLOCK, CommitHeader, HEADER_BYTES, SegmentHeader};
-use crate::{COMMIT_BYTES_MAX, DiskFile, Error};
+use crate::format::{self, BLOCK, CommitHeader, CommitKind, HEADER_BYTES, SegmentHeader};
+use crate::{Base, COMMIT_BYTES_MAX, DiskFile, Error};
 use jincai_types::Digest;
 
 /// Largest setting of a segment's length, in bytes.
@@ -19,11 +19,11 @@ const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
 
 /// What stands at a block boundary.
 pub(crate) enum Found {
-    /// A whole commit and its hash.
-    Whole(CommitHeader, Digest),
+    /// A whole commit, its hash, and the base that it holds if it is one.
+    Whole(CommitHeader, Digest, Option<Base>),
     /// A commit whose header holds and whose body does not.
     Torn(CommitHeader),
-    /// Bytes that are no commit of this segment.
+    /// Bytes that are no commit of this segment, or cannot be read.
     Other,
 }
 
@@ -32,7 +32,11 @@ pub(crate) fn scan(file: &dyn DiskFile, segment: &SegmentHeader, each: &mut dyn 
     let mut window = Window::new(file)?;
     let mut offset = BLOCK;
     while offset + BLOCK <= window.length {
-        let block = window.bytes(offset, BLOCK)?;
+        let Ok(block) = window.bytes(offset, BLOCK) else {
+            each(Found::Other);
+            offset += BLOCK;
+            continue;
+        };
         let header = block.first_chunk::<HEADER_BYTES>().and_then(CommitHeader::decode);
         let Some(header) = header.filter(|h| belongs(h, segment, offset)) else {
             if block != ZEROS {
@@ -42,16 +46,13 @@ pub(crate) fn scan(file: &dyn DiskFile, segment: &SegmentHeader, each: &mut dyn 
             continue;
         };
         let padded = header.padded();
-        if offset + padded <= window.length {
-            let commit = window.bytes(offset, header.bytes() as u64)?;
-            if format::decode_body(&header, &commit[HEADER_BYTES..]).is_some() {
-                each(Found::Whole(header, format::hash(commit)));
-                offset += padded;
-                continue;
-            }
-        }
-        each(Found::Torn(header));
-        offset += BLOCK;
+        let whole = if offset + padded <= window.length { window.whole(offset, &header) } else { None };
+        let (found, next) = match whole {
+            Some((hash, base)) => (Found::Whole(header, hash, base), padded),
+            None => (Found::Torn(header), BLOCK),
+        };
+        each(found);
+        offset += next;
     }
     Ok(())
 }
@@ -89,6 +90,20 @@ impl<'a> Window<'a> {
         Ok(Self { file, length, start: 0, buffer: Vec::new() })
     }
 
+    /// The hash of the commit that lies there, and its base, if it is whole.
+    fn whole(&mut self, offset: u64, header: &CommitHeader) -> Option<(Digest, Option<Base>)> {
+        let commit = self.bytes(offset, header.bytes() as u64).ok()?;
+        let body = &commit[HEADER_BYTES..];
+        let base = match header.kind {
+            CommitKind::Base => Some(format::decode_base(body)?),
+            CommitKind::Records | CommitKind::Mark | CommitKind::Closing => {
+                format::decode_body(header, body)?;
+                None
+            }
+        };
+        Some((format::hash(commit), base))
+    }
+
     /// The bytes from `offset`, which lie within `length`; at most a commit.
     fn bytes(&mut self, offset: u64, length: u64) -> Result<&[u8], Error> {
         let end = offset + length;
@@ -96,7 +111,12 @@ impl<'a> Window<'a> {
             let wanted = length.max(READ_AHEAD).min(self.length - offset);
             self.buffer.resize(usize::try_from(wanted).expect("at most a commit of 16 MiB"), 0);
             self.start = offset;
-            self.file.read_at(offset, &mut self.buffer)?;
+            if self.file.read_at(offset, &mut self.buffer).is_err() {
+                // Some of what was read ahead cannot be read: what is wanted now may be.
+                self.buffer.truncate(usize::try_from(length).expect("at most a commit of 16 MiB"));
+                let read = self.file.read_at(offset, &mut self.buffer);
+                read.inspect_err(|_| self.buffer.clear())?;
+            }
         }
         let from = usize::try_from(offset - self.start).expect("within the buffer");
         let length = usize::try_from(length).expect("within the buffer");

@@ -3,24 +3,22 @@
 //! The order is the point: what the segment begins with is synced before its header makes the segment valid, the header
 //! and the file's name before `HEAD` names it, and `HEAD` before anything is told to anybody or removed.
 
-use crate::format::{HEAD, SegmentHeader, encode_head, segment_name};
+use crate::format::{HEAD, SegmentHeader, encode_head};
 use crate::{Disk, DiskFile, Error};
-use std::sync::Arc;
 
-/// Creates the segment; `fill` writes what it begins with. On return all of it is durable, and `HEAD` names it.
+/// Makes a file of zeros the newest segment; `fill` writes what it begins with. On return all of it is durable, and `HEAD`
+/// names it.
 pub(crate) fn establish(
     disk: &dyn Disk,
     header: &SegmentHeader,
-    length: u64,
+    file: &dyn DiskFile,
     fill: impl FnOnce(&dyn DiskFile) -> Result<(), Error>,
-) -> Result<Arc<dyn DiskFile>, Error> {
-    let file = disk.create(&segment_name(header.segment), length)?;
-    fill(&*file)?;
+) -> Result<(), Error> {
+    fill(file)?;
     file.sync()?;
     file.write_at(0, &header.encode())?;
     file.sync()?;
     disk.sync_dir()?;
     disk.replace(HEAD, &encode_head(header.shard, header.segment))?;
-    disk.sync_dir()?;
-    Ok(file)
+    disk.sync_dir()
 }

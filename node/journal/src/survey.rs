@@ -5,17 +5,27 @@
 //! one up to it must be whole. Without a readable `HEAD` every segment with a whole header counts. Commits are followed
 //! in the order of segments; one at or beyond a later segment's first position is void. Nothing is taken on trust that
 //! does not continue the chain.
+//!
+//! The chain falls into *runs*, between which it is broken. The newest base decides which run is the journal: it vouches,
+//! by the chain of hashes, for the run that it stands in. Breaks before that run are *covered* if the run reaches down to
+//! the last record of the base; if it does not, something is missing that no snapshot holds. So a lost oldest segment is
+//! noticed: the first that is left begins behind the base's last record, or there is no base at all.
 
+use crate::base::superseded;
 use crate::format::{self, CommitHeader, CommitKind, HEAD, HEAD_BYTES, HEADER_BYTES, SegmentHeader};
 use crate::index::Index;
 use crate::scan::{self, Found};
-use crate::{Disk, Error};
-use jincai_types::{Digest, RecordNumber};
-use std::collections::VecDeque;
+use crate::{Base, Disk, Error};
+use jincai_types::{Digest, Millis, RecordNumber};
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 /// Most damages that are listed.
 const DAMAGES_MAX: usize = 100;
+/// What is wrong if the first segment is not the first of the journal and there is no base that replaces those before it.
+const BEGINNING: &str = "the segments before this one are missing";
+/// What is wrong between two segments.
+const DISCONTINUED: &str = "the segment does not continue the one before it";
 
 /// Damage below the durable mark: what follows it may have been told to others, so it is kept and nothing is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +62,16 @@ pub(crate) struct Tail {
 /// A segment that counts.
 pub(crate) struct Live {
     pub(crate) segment: u64,
+    pub(crate) first_record: RecordNumber,
     /// The first byte behind its last commit that counts; the first block's end if it has none.
     pub(crate) end: u64,
+}
+
+/// A base and where it stands.
+pub(crate) struct FoundBase {
+    pub(crate) base: Base,
+    pub(crate) segment: u64,
+    pub(crate) position: u64,
 }
 
 /// The state of the files.
@@ -66,28 +84,32 @@ pub(crate) struct Survey {
     pub(crate) live: Vec<Live>,
     /// Segments that were never finished.
     pub(crate) discarded: Vec<u64>,
+    /// Segments that the base has replaced.
+    pub(crate) superseded: Vec<u64>,
     /// Where the unbroken chain ends.
     pub(crate) whole: ChainEnd,
-    /// Every commit up to this position was durable.
-    pub(crate) durable_to: u64,
-    /// Whether a closing mark ends the chain that the newest segment's own run wrote.
-    pub(crate) closed: bool,
-    /// The whole commits past `durable_to`.
+    /// The time of its last commit.
+    pub(crate) time: Millis,
+    /// The whole commits past the durable mark.
     pub(crate) tail: VecDeque<Tail>,
-    /// Where the records before the first break lie.
+    /// Where the records of the unbroken chain lie.
     pub(crate) index: Index,
+    /// The newest base.
+    pub(crate) base: Option<FoundBase>,
+    /// Files that only older bases name.
+    pub(crate) retired: BTreeSet<Digest>,
+    /// Damage that the base covers.
+    pub(crate) covered: Vec<Quarantine>,
+    /// Every damage that is neither covered nor a cut, up to a limit.
+    pub(crate) damages: Vec<Quarantine>,
+    /// What lies past the mark and is not whole; nothing of a damaged journal counts as that.
+    pub(crate) cut: Cut,
+    /// Whether the last run ended with a closing mark and nothing came after it.
+    pub(crate) clean: bool,
     /// Whole commits, their records and bytes, those behind damage too.
     pub(crate) commits: u64,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
-    cut: Cut,
-    breaks: Vec<Quarantine>,
-    /// The end of the chain without its last commit.
-    before: ChainEnd,
-    /// What the next commit should be; behind damage the chain's hash is unknown.
-    position: u64,
-    record: RecordNumber,
-    chain: Option<Digest>,
 }
 
 /// The end of a chain of commits.
@@ -110,70 +132,108 @@ impl ChainEnd {
 pub(crate) fn survey(disk: &dyn Disk) -> Result<Survey, Error> {
     let head = read_head(disk)?;
     let found = find_segments(disk)?;
-    let mut survey = Survey::new(&head, &found);
+    let named = if let Head::Names(newest) = head { newest } else { 0 };
+    let newest = found.iter().map(|(segment, _)| *segment).fold(named, u64::max);
+    let shard = found.iter().find_map(|(_, header)| header.as_ref().map(|h| h.shard));
+    let mut walk = Walk::new(shard);
     let (counted, discarded) = sort_out(disk, &head, found)?;
-    survey.discarded = discarded;
     for (at, (segment, header)) in counted.iter().enumerate() {
         let later = &counted[at + 1..];
         let void_from = later.iter().filter_map(|(_, h)| h.as_ref()).map(|h| h.first_position).min();
         match header {
-            Some(header) => survey.walk(disk, header, void_from, later.is_empty())?,
-            None => survey.lost(*segment, "the segment's header cannot be read"),
+            Some(header) if walk.shard != Some(header.shard) => {
+                walk.lost(*segment, "the segment belongs to another shard");
+            }
+            Some(header) => walk.walk(disk, header, void_from, later.is_empty())?,
+            None => walk.lost(*segment, "the segment's header cannot be read"),
         }
     }
     match head {
         Head::Names(newest) if !counted.iter().any(|(segment, _)| *segment == newest) => {
-            survey.lost(newest, "the segment that HEAD names is missing");
+            walk.lost(newest, "the segment that HEAD names is missing");
         }
-        Head::Damaged if counted.is_empty() => survey.lost(0, "HEAD cannot be read and there are no segments"),
-        Head::Names(_) | Head::Damaged | Head::Absent => survey.finish(),
+        Head::Damaged if counted.is_empty() => walk.lost(0, "HEAD cannot be read and there are no segments"),
+        Head::Names(_) | Head::Damaged | Head::Absent => walk.finish(),
     }
-    Ok(survey)
+    Ok(Survey { newest, discarded, ..walk.settle() })
 }
 
-impl Survey {
-    fn new(head: &Head, found: &[(u64, Option<SegmentHeader>)]) -> Self {
-        let named = if let Head::Names(newest) = head { *newest } else { 0 };
+/// A piece of the chain that is whole in itself.
+struct Run {
+    /// The damage before it; the very first run has none.
+    begins: Option<Quarantine>,
+    first_record: RecordNumber,
+    whole: ChainEnd,
+    /// Its end without its last commit.
+    before: ChainEnd,
+    time: Millis,
+    tail: VecDeque<Tail>,
+    index: Index,
+    bases: Vec<FoundBase>,
+    /// What of it lies in the newest segment.
+    newest: Cut,
+}
+
+impl Run {
+    fn new(begins: Option<Quarantine>, start: ChainEnd) -> Self {
         Self {
-            shard: found.iter().find_map(|(_, header)| header.as_ref().map(|h| h.shard)),
-            newest: found.iter().map(|(segment, _)| *segment).fold(named, u64::max),
-            live: Vec::new(),
-            discarded: Vec::new(),
-            whole: ChainEnd::START,
-            before: ChainEnd::START,
-            durable_to: 0,
-            closed: false,
+            begins,
+            first_record: start.record + 1,
+            whole: start,
+            before: start,
+            time: 0,
             tail: VecDeque::new(),
             index: Index::default(),
+            bases: Vec::new(),
+            newest: Cut::default(),
+        }
+    }
+
+    /// Whether it begins with damage and nothing whole has followed yet.
+    fn is_hole(&self) -> bool {
+        self.begins.is_some() && self.whole == self.before
+    }
+}
+
+/// A survey under way.
+struct Walk {
+    shard: Option<u32>,
+    live: Vec<Live>,
+    runs: Vec<Run>,
+    durable_to: u64,
+    /// Whether a closing mark ends the chain that the newest segment's own run wrote.
+    closed: bool,
+    commits: u64,
+    records: u64,
+    bytes: u64,
+    /// Bytes of the newest segment that are no commit.
+    other: u64,
+    /// What the next commit should be; behind damage the chain's hash is unknown.
+    position: u64,
+    record: RecordNumber,
+    chain: Option<Digest>,
+}
+
+impl Walk {
+    fn new(shard: Option<u32>) -> Self {
+        Self {
+            shard,
+            live: Vec::new(),
+            runs: vec![Run::new(None, ChainEnd::START)],
+            durable_to: 0,
+            closed: false,
             commits: 0,
             records: 0,
             bytes: 0,
-            cut: Cut::default(),
-            breaks: Vec::new(),
+            other: 0,
             position: 1,
             record: 1,
             chain: Some(Digest::ZERO),
         }
     }
 
-    /// The first damage that is no cut, if there is any.
-    pub(crate) fn quarantine(&self) -> Option<Quarantine> {
-        self.breaks.first().filter(|b| b.position <= self.durable_to).cloned()
-    }
-
-    /// Every damage that is no cut, up to a limit.
-    pub(crate) fn damages(&self) -> Vec<Quarantine> {
-        self.breaks.iter().filter(|b| b.position <= self.durable_to).cloned().collect()
-    }
-
-    /// What lies past the mark and is not whole; nothing of a damaged journal counts as that.
-    pub(crate) fn cut(&self) -> Cut {
-        if self.quarantine().is_some() { Cut::default() } else { self.cut }
-    }
-
-    /// Whether the last run ended with a closing mark and nothing came after it.
-    pub(crate) fn clean(&self) -> bool {
-        self.closed && self.breaks.is_empty() && self.cut == Cut::default()
+    fn run(&mut self) -> &mut Run {
+        self.runs.last_mut().expect("there is one from the beginning")
     }
 
     fn walk(
@@ -186,77 +246,99 @@ impl Survey {
         self.enter(header);
         let file = disk.open(&format::segment_name(header.segment))?;
         scan::scan(&*file, header, &mut |found| {
-            let (commit, hash) = match found {
-                Found::Whole(commit, hash) => (commit, Some(hash)),
+            let (commit, whole) = match found {
+                Found::Whole(commit, hash, base) => (commit, Some((hash, base))),
                 Found::Torn(commit) => (commit, None),
-                Found::Other if newest => return self.cut.bytes += format::BLOCK,
+                Found::Other if newest => return self.other += format::BLOCK,
                 Found::Other => return,
             };
             if void_from.is_some_and(|void_from| commit.position >= void_from) {
                 return;
             }
             self.mark_durable(commit.place.durable_to);
-            self.follow(&commit, hash);
-            if newest && !self.breaks.is_empty() {
-                self.cut.commits += 1;
-                self.cut.bytes += if hash.is_some() { commit.padded() } else { format::BLOCK };
+            let bytes = if whole.is_some() { commit.padded() } else { format::BLOCK };
+            self.follow(commit, whole);
+            if newest {
+                let run = &mut self.run().newest;
+                run.commits += 1;
+                run.bytes += bytes;
             }
         })
     }
 
     fn enter(&mut self, header: &SegmentHeader) {
         self.mark_durable(header.durable_to);
-        if self.shard != Some(header.shard) {
-            self.broken(header.segment, "the segment belongs to another shard");
-        } else if (self.position, self.record) != (header.first_position, header.first_record) {
-            self.broken(header.segment, "the segment does not continue the one before it");
+        let starts =
+            ChainEnd { position: header.first_position - 1, record: header.first_record - 1, hash: header.previous };
+        if (self.position, self.record) != (header.first_position, header.first_record) {
+            let first = self.live.is_empty() && self.runs.len() == 1;
+            let reason = if first { BEGINNING } else { DISCONTINUED };
+            self.broken(header.segment, reason, starts);
         } else if self.chain.is_some_and(|chain| chain != header.previous) {
             self.distrust_last();
-            self.broken(header.segment, "the segment does not continue the chain of the one before it");
+            self.broken(header.segment, "the segment does not continue the chain of the one before it", starts);
         }
-        self.position = header.first_position;
-        self.record = header.first_record;
+        (self.position, self.record) = (header.first_position, header.first_record);
         self.chain = Some(header.previous);
         self.closed = false;
-        self.live.push(Live { segment: header.segment, end: format::BLOCK });
+        self.live.push(Live { segment: header.segment, first_record: header.first_record, end: format::BLOCK });
     }
 
     /// Takes the commit as the next of the chain, or notes that the chain is broken and goes on behind it.
-    fn follow(&mut self, commit: &CommitHeader, hash: Option<Digest>) {
+    fn follow(&mut self, commit: CommitHeader, whole: Option<(Digest, Option<Base>)>) {
         let segment = commit.place.segment;
-        if hash.is_none() {
-            self.broken(segment, "a commit does not match its checksums");
+        let at = ChainEnd { position: commit.position - 1, record: commit.first_record - 1, hash: commit.previous };
+        let behind = ChainEnd {
+            position: commit.position,
+            record: at.record.saturating_add(u64::from(commit.count)),
+            hash: whole.as_ref().map_or(Digest::ZERO, |(hash, _)| *hash),
+        };
+        let mut fits = whole.is_some();
+        if !fits {
+            self.broken(segment, "a commit does not match its checksums", behind);
         } else if (self.position, self.record) != (commit.position, commit.first_record) {
-            self.broken(segment, "a commit is missing or its header cannot be read");
+            self.broken(segment, "a commit is missing or its header cannot be read", at);
         } else if self.chain.is_some_and(|chain| chain != commit.previous) {
             self.distrust_last();
-            self.broken(segment, "a commit does not continue the chain");
+            self.broken(segment, "a commit does not continue the chain", behind);
+            fits = false;
         }
         if commit.position < self.position {
             return;
         }
         self.position = commit.position.saturating_add(1);
-        self.record = commit.first_record.saturating_add(u64::from(commit.count));
-        self.chain = hash;
-        let Some(hash) = hash else { return };
+        self.record = behind.record.saturating_add(1);
+        self.chain = whole.as_ref().map(|(hash, _)| *hash);
+        let Some((hash, base)) = whole else { return };
         self.commits += 1;
         self.records += u64::from(commit.count);
         self.bytes += commit.padded();
-        if self.breaks.is_empty() {
-            self.before = self.whole;
-            self.whole = ChainEnd { position: commit.position, record: self.record - 1, hash };
-            self.index.push(commit);
-            self.tail.push_back(Tail { header: commit.clone(), hash });
-            self.mark_durable(commit.place.durable_to);
-            // A closing mark that the segment began with ended an earlier run, not the one that wrote this segment.
-            self.closed = commit.kind == CommitKind::Closing && commit.position > self.durable_to;
+        if fits {
+            self.take(commit, behind, hash, base);
         }
+    }
+
+    /// Adds a whole commit that fits to the run.
+    fn take(&mut self, commit: CommitHeader, end: ChainEnd, hash: Digest, base: Option<Base>) {
+        let run = self.run();
+        run.before = run.whole;
+        run.whole = end;
+        run.time = commit.time;
+        run.index.push(&commit);
+        let (segment, position) = (commit.place.segment, commit.position);
+        run.bases.extend(base.map(|base| FoundBase { base, segment, position }));
+        let (durable_to, kind) = (commit.place.durable_to, commit.kind);
+        run.tail.push_back(Tail { header: commit, hash });
+        self.mark_durable(durable_to);
+        // A closing mark that the segment began with ended an earlier run, not the one that wrote this segment.
+        self.closed = kind == CommitKind::Closing && position > self.durable_to;
     }
 
     /// Raises the mark; what it covers needs no copy any more.
     fn mark_durable(&mut self, position: u64) {
         self.durable_to = self.durable_to.max(position);
-        while let Some(first) = self.tail.pop_front_if(|tail| tail.header.position <= self.durable_to) {
+        let durable_to = self.durable_to;
+        while let Some(first) = self.run().tail.pop_front_if(|tail| tail.header.position <= durable_to) {
             if let Some(live) = self.live.last_mut().filter(|live| live.segment == first.header.place.segment) {
                 live.end = first.header.place.offset + first.header.padded();
             }
@@ -265,31 +347,106 @@ impl Survey {
 
     /// Notes damage in something that must have been durable.
     fn lost(&mut self, segment: u64, reason: &'static str) {
-        self.broken(segment, reason);
+        let unknown = ChainEnd { position: self.position - 1, record: self.record - 1, hash: Digest::ZERO };
+        self.broken(segment, reason, unknown);
         self.durable_to = self.durable_to.max(self.position);
+        self.chain = None;
     }
 
     /// If the chain does not fit, either commit may be the wrong one, so that the durable one before it is given up too.
     fn distrust_last(&mut self) {
-        if self.breaks.is_empty() && self.whole.position <= self.durable_to {
-            self.whole = self.before;
-            self.index.cut(self.whole.record + 1);
-            self.position = self.whole.position + 1;
+        let durable_to = self.durable_to;
+        let run = self.run();
+        if run.whole.position <= durable_to {
+            run.whole = run.before;
+            let whole = run.whole;
+            run.index.cut(whole.record + 1);
+            run.bases.retain(|base| base.position <= whole.position);
+            self.position = whole.position + 1;
         }
     }
 
     /// Whatever the marks cover must have been found.
     fn finish(&mut self) {
-        if self.breaks.is_empty() && self.durable_to >= self.position {
+        if self.durable_to >= self.position {
             let segment = self.live.last().map_or(0, |live| live.segment);
-            self.broken(segment, "commits that were durable are missing at the end");
+            let unknown = ChainEnd { position: self.position - 1, record: self.record - 1, hash: Digest::ZERO };
+            self.broken(segment, "commits that were durable are missing at the end", unknown);
         }
     }
 
-    fn broken(&mut self, segment: u64, reason: &'static str) {
-        if self.breaks.len() < DAMAGES_MAX {
-            self.breaks.push(Quarantine { segment, position: self.position, reason });
+    /// Ends the run: the chain is broken at the expected position, and goes on behind `start`.
+    fn broken(&mut self, segment: u64, reason: &'static str, start: ChainEnd) {
+        let begins = Quarantine { segment, position: self.position, reason };
+        // What is missing before a segment may be missed by nobody, unlike what comes after.
+        let missed = |run: &Run| run.begins.as_ref().is_some_and(|b| b.reason != BEGINNING && b.reason != DISCONTINUED);
+        let hole = self.runs.pop_if(|run| run.is_hole() && missed(run));
+        let (begins, newest) = hole.map_or_else(|| (Some(begins), Cut::default()), |run| (run.begins, run.newest));
+        self.runs.push(Run { newest, ..Run::new(begins, start) });
+        self.closed = false;
+    }
+
+    /// Decides which run is the journal: the one that the newest base stands in, if it reaches down to the base's last
+    /// record (the chain of hashes vouches for all that stands before the base); without a base, the very first.
+    fn settle(mut self) -> Survey {
+        let with_base = self.runs.iter().rposition(|run| !run.bases.is_empty());
+        let base = with_base.and_then(|at| self.runs[at].bases.pop());
+        let through = base.as_ref().map_or(0, |found| found.base.through);
+        let anchored = with_base.unwrap_or(0);
+        let reaches = self.runs[anchored].first_record <= through + 1;
+        let spans: Vec<_> = self.live.iter().map(|live| (live.segment, live.first_record)).collect();
+        let needless = match &base {
+            Some(found) if reaches => superseded(&spans, found.segment, through),
+            _ => 0,
+        };
+        let superseded: Vec<u64> = self.live.drain(..needless).map(|live| live.segment).collect();
+        let first = self.live.first().map_or(0, |live| live.segment);
+        let files = base.as_ref().map(|found| found.base.files()).unwrap_or_default();
+        let older = self.runs.iter().flat_map(|run| &run.bases).flat_map(|found| found.base.files());
+        let retired = older.filter(|digest| !files.contains(digest)).collect();
+
+        let later = self.runs.split_off(if reaches { anchored + 1 } else { anchored });
+        let covered = self.runs.iter().filter(|_| reaches).filter_map(|run| run.begins.clone());
+        // Whether the first segment that is needed continues one that is not does not matter.
+        let matters = |b: &Quarantine| b.segment > first || (b.segment == first && b.reason != DISCONTINUED);
+        let covered = covered.filter(|b| b.reason != BEGINNING && matters(b)).take(DAMAGES_MAX).collect();
+        let alone = ChainEnd { position: 0, record: through, hash: Digest::ZERO };
+        let main = if reaches { self.runs.pop() } else { None }.unwrap_or_else(|| Run::new(None, alone));
+        let damages: Vec<_> = later.iter().filter_map(|run| run.begins.clone()).collect();
+        let damages: Vec<_> = damages.into_iter().filter(|b| b.position <= self.durable_to).take(DAMAGES_MAX).collect();
+        let cut = Cut {
+            commits: later.iter().map(|run| run.newest.commits).sum(),
+            bytes: later.iter().map(|run| run.newest.bytes).sum::<u64>() + self.other,
+        };
+        let covered: Vec<Quarantine> = covered;
+        let durable_to = self.durable_to;
+        Survey {
+            shard: self.shard,
+            newest: 0,
+            live: self.live,
+            discarded: Vec::new(),
+            superseded,
+            whole: main.whole,
+            time: main.time,
+            tail: main.tail.into_iter().filter(|tail| tail.header.position > durable_to).collect(),
+            index: main.index,
+            base,
+            retired,
+            clean: self.closed && later.is_empty() && covered.is_empty() && cut == Cut::default(),
+            covered,
+            cut: if damages.is_empty() { cut } else { Cut::default() },
+            damages,
+            commits: self.commits,
+            records: self.records,
+            bytes: self.bytes,
         }
+    }
+}
+
+impl Survey {
+    /// The first damage that is neither covered nor a cut, if there is any.
+    pub(crate) fn quarantine(&self) -> Option<Quarantine> {
+        self.damages.first().cloned()
     }
 }
 
@@ -306,10 +463,9 @@ fn read_head(disk: &dyn Disk) -> Result<Head, Error> {
     }
     let file = disk.open(HEAD)?;
     let mut bytes = [0; HEAD_BYTES];
-    if file.length()? != bytes.len() as u64 {
+    if file.length()? != bytes.len() as u64 || file.read_at(0, &mut bytes).is_err() {
         return Ok(Head::Damaged);
     }
-    file.read_at(0, &mut bytes)?;
     Ok(format::decode_head(&bytes)?.map_or(Head::Damaged, Head::Names))
 }
 
@@ -320,10 +476,9 @@ fn find_segments(disk: &dyn Disk) -> Result<Vec<(u64, Option<SegmentHeader>)>, E
         let Some(segment) = format::segment_of(&name) else { continue };
         let file = disk.open(&name)?;
         let mut bytes = [0; HEADER_BYTES];
-        let header = if file.length()? < format::BLOCK {
+        let header = if file.length()? < format::BLOCK || file.read_at(0, &mut bytes).is_err() {
             None
         } else {
-            file.read_at(0, &mut bytes)?;
             SegmentHeader::decode(&bytes)?.filter(|header| header.segment == segment)
         };
         found.push((segment, header));
@@ -342,7 +497,9 @@ fn sort_out(disk: &dyn Disk, head: &Head, found: Segments) -> Result<(Segments, 
             Head::Damaged => false,
             // The very first segment may have lost power before it was named. It holds nothing then; if there is
             // anything, both its header and HEAD were lost.
-            Head::Absent => header.is_none() && scan::is_unused(&*disk.open(&format::segment_name(segment))?)?,
+            Head::Absent => {
+                header.is_none() && scan::is_unused(&*disk.open(&format::segment_name(segment))?).unwrap_or(false)
+            }
         };
         if unfinished { discarded.push(segment) } else { counted.push((segment, header)) }
     }

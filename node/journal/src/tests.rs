@@ -1,5 +1,6 @@
 //! Tests through the public doors, on the disk's faulty twin and on a real directory.
 
+mod base;
 mod blobs;
 mod damage;
 mod engine;
@@ -8,16 +9,36 @@ mod model;
 mod power;
 mod writer;
 
-use crate::{Config, Disk, Engine, Log, MemoryDisk, Record, Recovery, Stored};
+use crate::{Blobs, Config, Disk, Engine, Error, Log, MemoryBlobs, MemoryDisk, Record, Recovery, Stored, Urgency};
 use bytes::Bytes;
+use std::sync::Arc;
+
+/// The wall clock of tests that do not care.
+const NOW: u64 = 1_800_000_000_000;
+
+/// Appends as most callers do.
+trait Put {
+    fn put(&mut self, records: &[Record]) -> Result<u64, Error>;
+}
+
+impl<D: Disk> Put for Engine<D> {
+    fn put(&mut self, records: &[Record]) -> Result<u64, Error> {
+        self.append(NOW, records, Urgency::Normal)
+    }
+}
+
+/// A store of files that nobody names.
+fn blobs() -> Arc<dyn Blobs> {
+    Arc::new(MemoryBlobs::new())
+}
 
 /// A journal with small segments.
 fn config() -> Config {
-    Config { segment_bytes: 32 << 10, cache_bytes: 1 << 10, shard: 0, salt: 7 }
+    Config { segment_bytes: 32 << 10, cache_bytes: 1 << 10, reserve: 0, shard: 0, salt: 7 }
 }
 
 fn open<D: Disk>(disk: D) -> (Engine<D>, Recovery) {
-    Engine::open(disk, config()).expect("the journal opens")
+    Engine::open(disk, blobs(), config()).expect("the journal opens")
 }
 
 /// A record whose content says which it is.

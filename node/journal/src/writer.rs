@@ -3,10 +3,13 @@
 //! While one commit is being synced, submissions gather in a bounded queue, and the next commit takes all of them: under
 //! load the cost of a sync is shared, without load nobody waits. A submission is never split between commits, and
 //! submissions keep their order. The first failure ends the thread; nothing is retried.
+//!
+//! A full disk is no failure: what was submitted waits for room, in its place, so that nobody's numbers change. It goes on
+//! once there is room, or something that may use the reserve has been submitted behind it.
 
 use crate::format::{COMMIT_BYTES_MAX, HEADER_BYTES, commit_bytes};
-use crate::{Disk, Engine, Error, Record};
-use jincai_types::RecordNumber;
+use crate::{Base, Disk, Engine, Error, Record, Space, Urgency};
+use jincai_types::{Millis, RecordNumber};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -19,8 +22,22 @@ const QUEUE_SUBMISSIONS: usize = 4096;
 /// After this long without a submission a mark is written.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// What is told after every commit: the last durable record, or why the journal has stopped.
-type OnDurable = Box<dyn FnMut(Result<RecordNumber, Error>) + Send>;
+/// How far the journal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Every record up to this number is durable.
+    pub durable: RecordNumber,
+    /// The last record that the newest base covers; 0 without one. A checkpoint that finds no room leaves it as it is.
+    pub through: RecordNumber,
+    /// How much room is left. What may not use the reserve should not be submitted unless there is plenty.
+    pub space: Space,
+}
+
+/// What is told after every commit and whenever there is something new: the progress, or why the journal has stopped.
+pub type OnProgress = Box<dyn FnMut(Result<Progress, Error>) + Send>;
+
+/// The wall clock, in milliseconds since 1970. It may jump.
+pub type Clock = Box<dyn FnMut() -> Millis + Send>;
 
 /// A journal that many threads append to. Dropped without [`Journal::close`], it writes what was submitted and leaves no
 /// closing mark, so that the next start is an unclean one.
@@ -30,10 +47,11 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Starts the thread. `on_durable` is called on it after every commit, and once with the error that ends it.
-    pub fn start<D: Disk>(engine: Engine<D>, on_durable: OnDurable) -> Result<Self, Error> {
+    /// Starts the thread. `on_progress` is called on it after every commit, and once with the error that ends it.
+    pub fn start<D: Disk>(engine: Engine<D>, clock: Clock, on_progress: OnProgress) -> Result<Self, Error> {
         let queue = Arc::new(Queue::default());
-        let writer = Writer { engine, queue: queue.clone(), on_durable };
+        let waiting = (Vec::new(), Urgency::Normal);
+        let writer = Writer { engine, queue: queue.clone(), clock, on_progress, waiting, told: None };
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run())
@@ -42,9 +60,19 @@ impl Journal {
     }
 
     /// Submits records, which go into one commit; waits while the queue is full. They are numbered in the order of
-    /// submission, and durable once `on_durable` was told a number at or beyond theirs.
-    pub fn append(&self, records: Vec<Record>) -> Result<(), Error> {
+    /// submission, and durable once `on_progress` was told a number at or beyond theirs. What the urgency of a submission
+    /// permits is permitted to those before it too.
+    pub fn append(&self, records: Vec<Record>, urgency: Urgency) -> Result<(), Error> {
         let bytes = commit_bytes(&records)? - HEADER_BYTES;
+        self.submit(Submission::Records(records, urgency), bytes)
+    }
+
+    /// Submits a base, which takes effect behind everything that was submitted before it and takes no number.
+    pub fn checkpoint(&self, base: Base) -> Result<(), Error> {
+        self.submit(Submission::Checkpoint(base), 0)
+    }
+
+    fn submit(&self, submission: Submission, bytes: usize) -> Result<(), Error> {
         let mut state = self.queue.lock();
         while state.phase == Phase::Open && state.is_full(bytes) {
             state = self.queue.room.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -53,7 +81,7 @@ impl Journal {
             return Err(Error::Ended);
         }
         state.bytes += bytes;
-        state.submissions.push_back((records, bytes));
+        state.submissions.push_back((submission, bytes));
         self.queue.work.notify_one();
         Ok(())
     }
@@ -77,7 +105,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        // A failure was told to `on_durable` when it happened; a drop has nobody else to tell.
+        // A failure was told to `on_progress` when it happened; a drop has nobody else to tell.
         let _told = self.end(Phase::Leaving).is_ok();
     }
 }
@@ -94,6 +122,21 @@ enum Phase {
     Ended,
 }
 
+enum Submission {
+    Records(Vec<Record>, Urgency),
+    Checkpoint(Base),
+}
+
+impl Submission {
+    /// A checkpoint frees room, so it is urgent.
+    fn urgency(&self) -> Urgency {
+        match self {
+            Self::Records(_, urgency) => *urgency,
+            Self::Checkpoint(_) => Urgency::Reserve,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Queue {
     state: Mutex<QueueState>,
@@ -105,7 +148,7 @@ struct Queue {
 
 #[derive(Default)]
 struct QueueState {
-    submissions: VecDeque<(Vec<Record>, usize)>,
+    submissions: VecDeque<(Submission, usize)>,
     bytes: usize,
     phase: Phase,
 }
@@ -127,7 +170,8 @@ impl Queue {
 
 /// What the thread finds to do.
 enum Work {
-    Commit(Vec<Record>),
+    Commit,
+    Checkpoint(Base),
     Idle,
     End(Phase),
 }
@@ -135,7 +179,11 @@ enum Work {
 struct Writer<D: Disk> {
     engine: Engine<D>,
     queue: Arc<Queue>,
-    on_durable: OnDurable,
+    clock: Clock,
+    on_progress: OnProgress,
+    /// The commit that is to be written next; it stays here as long as there is no room for it.
+    waiting: (Vec<Record>, Urgency),
+    told: Option<Progress>,
 }
 
 /// Tells waiting callers that the thread is gone, however it went.
@@ -155,43 +203,88 @@ impl<D: Disk> Writer<D> {
     fn run(mut self) -> Result<(), Error> {
         let _farewell = Farewell(self.queue.clone());
         loop {
-            let done = match self.wait() {
-                Work::Commit(records) => self.commit(&records),
-                Work::Idle => self.engine.mark(),
-                Work::End(Phase::Closing) => return self.engine.close(),
+            let work = self.wait();
+            let now = (self.clock)();
+            let done = match work {
+                Work::Commit => self.commit(now),
+                Work::Checkpoint(base) => self.checkpoint(now, base),
+                Work::Idle => self.engine.mark(now),
+                Work::End(Phase::Closing) => return self.engine.close(now),
                 Work::End(_) => return Ok(()),
             };
-            if let Err(error) = done {
-                (self.on_durable)(Err(error));
+            if let Err(error) = done.and_then(|()| self.tell()) {
+                (self.on_progress)(Err(error));
                 return Err(Error::Poisoned);
             }
         }
     }
 
-    fn commit(&mut self, records: &[Record]) -> Result<(), Error> {
-        self.engine.append(records)?;
-        let durable = self.engine.sync()?;
-        (self.on_durable)(Ok(durable));
+    fn commit(&mut self, now: Millis) -> Result<(), Error> {
+        match self.engine.append(now, &self.waiting.0, self.waiting.1) {
+            Ok(_) => self.waiting = (Vec::new(), Urgency::Normal),
+            // Whoever ends the thread wants to know what became of this; everybody else can wait for room.
+            Err(Error::Full) if self.queue.lock().phase == Phase::Open => {}
+            Err(error) => return Err(error),
+        }
+        self.engine.sync().map(|_| ())
+    }
+
+    fn checkpoint(&mut self, now: Millis, base: Base) -> Result<(), Error> {
+        match self.engine.checkpoint(now, base) {
+            Err(Error::Full) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn tell(&mut self) -> Result<(), Error> {
+        let through = self.engine.reader().base().map_or(0, |base| base.through);
+        let space = if self.waiting.0.is_empty() { self.engine.space() } else { self.engine.space().max(Space::Low) };
+        let progress = Progress { durable: self.engine.durable(), through, space };
+        if self.told.replace(progress) != Some(progress) {
+            (self.on_progress)(Ok(progress));
+        }
         Ok(())
     }
 
     /// Waits for submissions and takes as many as one commit holds.
-    fn wait(&self) -> Work {
-        let nothing = |state: &mut QueueState| state.submissions.is_empty() && state.phase == Phase::Open;
+    fn wait(&mut self) -> Work {
+        let stuck = !self.waiting.0.is_empty();
+        let urgent = self.waiting.1 == Urgency::Reserve;
+        let nothing = |state: &mut QueueState| {
+            let mut queued = state.submissions.iter().map(|(submission, _)| submission.urgency());
+            let news = if stuck { !urgent && queued.any(|u| u == Urgency::Reserve) } else { queued.next().is_some() };
+            !news && state.phase == Phase::Open
+        };
         let waited = self.queue.work.wait_timeout_while(self.queue.lock(), IDLE, nothing);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if stuck {
+            let urgencies = state.submissions.iter().map(|(submission, _)| submission.urgency());
+            let urgency = urgencies.max().unwrap_or(Urgency::Normal);
+            self.waiting.1 = if state.phase == Phase::Open { self.waiting.1.max(urgency) } else { Urgency::Reserve };
+            return Work::Commit;
+        }
+        if let Some((Submission::Checkpoint(base), _)) =
+            state.submissions.pop_front_if(|(submission, _)| matches!(submission, Submission::Checkpoint(_)))
+        {
+            return Work::Checkpoint(base);
+        }
         if state.submissions.is_empty() {
             return if state.phase == Phase::Open { Work::Idle } else { Work::End(state.phase) };
         }
-        let (mut bytes, mut commit) = (HEADER_BYTES, Vec::new());
-        while let Some((records, size)) = state.submissions.pop_front_if(|(_, size)| bytes + *size <= COMMIT_BYTES_MAX)
+        let mut bytes = HEADER_BYTES;
+        let fits = |bytes: usize, (submission, size): &(Submission, usize)| {
+            matches!(submission, Submission::Records(..)) && bytes + size <= COMMIT_BYTES_MAX
+        };
+        while let Some((Submission::Records(records, urgency), size)) =
+            state.submissions.pop_front_if(|s| fits(bytes, s))
         {
             bytes += size;
             state.bytes -= size;
-            commit.extend(records);
+            self.waiting.0.extend(records);
+            self.waiting.1 = self.waiting.1.max(urgency);
         }
         drop(state);
         self.queue.room.notify_all();
-        Work::Commit(commit)
+        Work::Commit
     }
 }

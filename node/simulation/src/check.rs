@@ -4,41 +4,20 @@
 
 use crate::node::Node;
 use crate::world::World;
-use jincai_core::{NOTE, note_id};
 use jincai_crypto::BatchView;
-use jincai_exchange::record::{self, EffectRecord, kind};
+use jincai_exchange::record;
 use jincai_journal::Log;
 use jincai_storage::PartState;
-use jincai_types::{AuthorityId, Lane, LanePosition};
+use jincai_types::{AuthorityId, Lane};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// I3, at every restart: whatever the node once called durable is in its journal.
+/// I3, at every restart: whatever the node once called durable it still holds, or has in its state.
 pub(crate) fn promises_kept(node: &Node) -> Result<(), String> {
     let Some(running) = &node.running else { return Ok(()) };
-    let mut held: BTreeMap<Lane, BTreeSet<LanePosition>> = BTreeMap::new();
-    let mut fault = None;
-    let replayed = running.log.replay(1, &mut |stored| {
-        if stored.kind == kind::BATCH {
-            let read = record::split_batch_record(&stored.payload).map_err(|e| e.to_string());
-            match read.and_then(|(_, at)| {
-                BatchView::parse(&stored.payload[at..]).map(|v| (v.statement.lane, v.end())).map_err(|e| e.to_string())
-            }) {
-                Ok((lane, end)) => {
-                    held.entry(lane).or_default().insert(end);
-                }
-                Err(error) => fault = Some(error),
-            }
-        }
-        Ok(())
-    });
-    replayed.map_err(|e| format!("{}: {e}", node.id))?;
-    if let Some(error) = fault {
-        return Err(format!("{}: I3: a batch in the journal cannot be read: {error}", node.id));
-    }
     for (lane, position) in &node.promised {
-        if !held.get(lane).is_some_and(|ends| ends.contains(position)) {
+        if running.core.exchange().held_up_to(lane).key() < position.key() {
             return Err(format!(
-                "{}: I3: it receipted {} of lane {lane}, which is not in its journal",
+                "{}: I3: it receipted {} of lane {lane}, and does not know it",
                 node.id, position.sequence
             ));
         }
@@ -91,26 +70,14 @@ pub(crate) fn unsettled(world: &World) -> String {
     out.join("; ")
 }
 
-/// Messages that a node's journal says it applied, in order, by lane.
-fn applied(node: &Node) -> Result<BTreeMap<Lane, Vec<String>>, String> {
-    let Some(running) = &node.running else { return Ok(BTreeMap::new()) };
+/// Messages that are durably applied at a node, in order, by lane.
+fn applied(node: &Node) -> BTreeMap<Lane, Vec<String>> {
+    let end = node.running.as_ref().map_or(0, |running| running.core.durable());
     let mut out: BTreeMap<Lane, Vec<String>> = BTreeMap::new();
-    let end = running.core.durable();
-    running
-        .log
-        .replay(1, &mut |stored| {
-            if stored.kind == kind::EFFECT && stored.number <= end {
-                let effect: Result<EffectRecord, _> = record::from_body("effect", &stored.payload);
-                let note =
-                    effect.ok().filter(|e| e.room == NOTE).and_then(|e| Some((e.cause?.lane, note_id(&e.effect)?)));
-                if let Some((lane, id)) = note {
-                    out.entry(lane).or_default().push(id);
-                }
-            }
-            Ok(())
-        })
-        .map_err(|e| format!("{}: {e}", node.id))?;
-    Ok(out)
+    for (_, lane, id) in node.applied.iter().filter(|(number, ..)| *number <= end) {
+        out.entry(*lane).or_default().push(id.clone());
+    }
+    out
 }
 
 /// Everything at the end.
@@ -118,21 +85,16 @@ pub(crate) fn final_checks(world: &mut World) {
     let mut broken = Vec::new();
     let mut seen: BTreeMap<String, AuthorityId> = BTreeMap::new();
     for node in &world.nodes {
-        match applied(node) {
-            Ok(lanes) => {
-                for (lane, mut ids) in lanes {
-                    ids.retain(|id| !id.starts_with("refusal/"));
-                    if ids.windows(2).any(|pair| pair[0] >= pair[1]) {
-                        broken.push(format!("I2: {}: lane {lane} was applied as {ids:?}", node.id));
-                    }
-                    for id in ids {
-                        if let Some(before) = seen.insert(id.clone(), node.id) {
-                            broken.push(format!("I2: {id} was applied at {before} and at {}", node.id));
-                        }
-                    }
+        for (lane, mut ids) in applied(node) {
+            ids.retain(|id| !id.starts_with("refusal/"));
+            if ids.windows(2).any(|pair| pair[0] >= pair[1]) {
+                broken.push(format!("I2: {}: lane {lane} was applied as {ids:?}", node.id));
+            }
+            for id in ids {
+                if let Some(before) = seen.insert(id.clone(), node.id) {
+                    broken.push(format!("I2: {id} was applied at {before} and at {}", node.id));
                 }
             }
-            Err(error) => broken.push(error),
         }
     }
     let letters: BTreeSet<String> = world
@@ -215,7 +177,7 @@ pub(crate) fn held_ids(world: &World) -> BTreeSet<String> {
             let view = view.verified_before();
             out.extend((0..view.items.len()).filter_map(|index| Some(view.attributes(index).ok()?.id)));
         }
-        out.extend(applied(node).unwrap_or_default().into_values().flatten());
+        out.extend(applied(node).into_values().flatten());
     }
     out
 }

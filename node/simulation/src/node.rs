@@ -1,9 +1,12 @@
 //! One simulated node: a disk that outlives it, and, while it runs, its engine and core.
 
-use jincai_core::{Action, Core, Event};
+use jincai_core::{Action, Core, Event, NOTE, note_id};
 use jincai_crypto::{Directory, KeyRing, SeededEntropy};
+use jincai_exchange::record::{self, EffectRecord, kind};
 use jincai_exchange::{Frame, Opening, Payload, Setup, read_batch};
-use jincai_journal::{Config, Engine, MemoryBlobs, MemoryDisk, Reader, Record};
+use jincai_journal::{
+    Blobs, Config, Engine, MemoryBlobs, MemoryDisk, Reader, Record, Urgency, prepare_base, read_snapshot,
+};
 use jincai_policies::LinkPolicy;
 use jincai_types::{AuthorityId, Lane, LanePosition, Millis, RecordNumber};
 use std::collections::BTreeMap;
@@ -43,8 +46,10 @@ pub(crate) struct Node {
     pub(crate) skew: u64,
     /// It was set back, and has not made a record of that yet.
     restored: bool,
-    /// A copy of its disk.
-    pub(crate) backup: Option<MemoryDisk>,
+    /// A copy of its disk and files.
+    pub(crate) backup: Option<(MemoryDisk, MemoryBlobs)>,
+    /// Messages applied here: the record that says so, their lane and id.
+    pub(crate) applied: Vec<(RecordNumber, Lane, String)>,
 }
 
 impl Node {
@@ -61,12 +66,14 @@ impl Node {
             skew: 0,
             restored: false,
             backup: None,
+            applied: Vec::new(),
         }
     }
 
     /// The node's disk is replaced by an older copy.
-    pub(crate) fn set_back_to(&mut self, backup: MemoryDisk) {
-        self.disk = backup;
+    pub(crate) fn set_back_to(&mut self, (disk, blobs): (MemoryDisk, MemoryBlobs)) {
+        self.disk = disk;
+        self.blobs = blobs;
         self.restored = true;
         // What it promised since then, it does not know of.
         self.promised.clear();
@@ -81,16 +88,24 @@ impl Node {
         self.starts += 1;
         let salt = seed ^ (self.starts << 48) ^ u64::from(self.id.as_str().as_bytes()[3]);
         let config = Config { segment_bytes: 256 << 10, cache_bytes: 64 << 10, salt, ..Config::default() };
-        let (engine, recovery) = Engine::open(self.disk.clone(), config).map_err(|e| format!("{}: {e}", self.id))?;
+        let blobs: Arc<dyn Blobs> = Arc::new(self.blobs.clone());
+        let opened = Engine::open(self.disk.clone(), Arc::clone(&blobs), config);
+        let (engine, recovery) = opened.map_err(|e| format!("{}: {e}", self.id))?;
         if let Some(quarantine) = recovery.quarantine {
             return Err(format!("{}: a power cut alone led to quarantine: {quarantine:?}", self.id));
         }
+        if !recovery.covered.is_empty() {
+            return Err(format!("{}: a power cut alone led to damage: {:?}", self.id, recovery.covered));
+        }
         let log = engine.reader();
+        self.applied.retain(|(number, ..)| *number <= recovery.last);
+        let snapshot = recovery.base.as_ref().map(|base| Ok((base.through, read_snapshot(&*blobs, base)?)));
+        let snapshot = snapshot.transpose().map_err(|e: jincai_journal::Error| format!("{}: {e}", self.id))?;
+        let snapshot = snapshot.as_ref().map(|(through, bytes)| (*through, &bytes[..]));
         let keys = KeyRing::from_bytes(&self.keys).map_err(|e| e.to_string())?;
         let policy = LinkPolicy { retry_ms: 1_000, receipt_ms: 300, ..LinkPolicy::default() };
         let entropy = Box::new(SeededEntropy::new(salt));
         let setup = Setup { authority: self.id, keys, entropy, directory: self.directory.clone(), policy };
-        let blobs = Arc::new(self.blobs.clone());
         let opening = if self.restored {
             Opening::Restored
         } else if recovery.clean {
@@ -98,8 +113,8 @@ impl Node {
         } else {
             Opening::Unclean
         };
-        let core =
-            Core::open(setup, blobs, opening, None, self.clock(now), &log).map_err(|e| format!("{}: {e}", self.id))?;
+        let core = Core::open(setup, blobs, opening, snapshot, self.clock(now), &log)
+            .map_err(|e| format!("{}: {e}", self.id))?;
         self.running = Some(Running { engine, core, log, syncing: false });
         Ok(())
     }
@@ -131,7 +146,9 @@ impl Node {
             driven.broken = Some(format!("{}: {} although nobody lies in this world", self.id, forked.text));
         }
         if !turn.records.is_empty() {
-            if let Err(error) = append(&mut running.engine, &turn.records) {
+            let first = running.engine.next_number();
+            self.applied.extend((first..).zip(&turn.records).filter_map(|(number, record)| applied_by(number, record)));
+            if let Err(error) = append(&mut running.engine, now, &turn.records) {
                 driven.broken = Some(format!("{}: append: {error}", self.id));
             }
             driven.sync = !running.syncing;
@@ -155,6 +172,19 @@ impl Node {
         driven
     }
 
+    /// Replaces what the journal holds so far by a snapshot, if everything is durable.
+    pub(crate) fn checkpoint(&mut self, now: Millis) -> Result<bool, String> {
+        let now = self.clock(now);
+        let Some(running) = &mut self.running else { return Ok(false) };
+        if running.syncing {
+            return Ok(false);
+        }
+        let snapshot = running.core.snapshot();
+        let base = prepare_base(&running.log, &self.blobs, snapshot.through, &snapshot.state, &snapshot.live);
+        let taken = base.and_then(|base| running.engine.checkpoint(now, base));
+        taken.map(|()| true).map_err(|e| format!("{}: checkpoint: {e}", self.id))
+    }
+
     /// The disk has what was appended.
     pub(crate) fn synced(&mut self, now: Millis) -> Result<(), String> {
         let Some(running) = &mut self.running else { return Ok(()) };
@@ -165,8 +195,16 @@ impl Node {
     }
 }
 
-fn append(engine: &mut Engine<MemoryDisk>, records: &[Record]) -> Result<(), jincai_journal::Error> {
-    engine.append(records).map(|_| ())
+/// The plain message that a record says was applied.
+fn applied_by(number: RecordNumber, record: &Record) -> Option<(RecordNumber, Lane, String)> {
+    let effect: EffectRecord =
+        record::from_body("effect", &record.payload).ok().filter(|_| record.kind == kind::EFFECT)?;
+    let cause = effect.cause.filter(|_| effect.room == NOTE)?;
+    Some((number, cause.lane, note_id(&effect.effect)?))
+}
+
+fn append(engine: &mut Engine<MemoryDisk>, now: Millis, records: &[Record]) -> Result<(), jincai_journal::Error> {
+    engine.append(now, records, Urgency::Normal).map(|_| ())
 }
 
 fn note_promise(promised: &mut BTreeMap<Lane, LanePosition>, frame: &[u8]) {

@@ -86,6 +86,8 @@ pub struct Report {
     pub bytes: u64,
     /// Frames that travelled.
     pub frames: u64,
+    /// Snapshots that replaced what a journal held.
+    pub checkpoints: u64,
     /// Faults injected.
     pub faults: Faults,
     /// A digest over everything that happened, in order: two runs of one seed must agree on it.
@@ -286,7 +288,7 @@ impl World {
                 self.nodes[node].step(self.now, Event::Tick)?;
                 self.drive(node)?;
                 if self.faulty {
-                    self.tick_faults(node);
+                    self.tick_faults(node)?;
                 }
             }
             Happening::Synced(node, life) if self.nodes[node].starts == life => {
@@ -479,13 +481,17 @@ impl World {
         Ok(())
     }
 
-    fn tick_faults(&mut self, node: usize) {
+    fn tick_faults(&mut self, node: usize) -> Result<(), String> {
+        if self.random.chance(10) && self.nodes[node].checkpoint(self.now)? {
+            self.report.checkpoints += 1;
+        }
         if self.nodes[node].backup.is_some() {
             if self.random.chance(5) {
                 self.at(0, Happening::Restore(node));
             }
         } else if self.random.chance(5) && self.nodes[node].running.is_some() {
-            self.nodes[node].backup = Some(self.nodes[node].disk.durable_copy());
+            let n = &mut self.nodes[node];
+            n.backup = Some((n.disk.durable_copy(), n.blobs.copy()));
         }
         if self.random.chance(4) {
             self.at(0, Happening::Crash(node));
@@ -502,6 +508,7 @@ impl World {
             self.nodes[node].skew =
                 [0, 86_400_000, 366 * 86_400_000][usize::try_from(self.random.below(3)).unwrap_or(0)];
         }
+        Ok(())
     }
 
     /// Submitters of what was sealed in this turn learn which record to wait for.

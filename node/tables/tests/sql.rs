@@ -6,7 +6,7 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_schema::{DataType, Field, Schema};
 use jincai_crypto::sha256;
-use jincai_journal::{Config, Engine, MemoryDisk, Record};
+use jincai_journal::{Config, Engine, MemoryBlobs, MemoryDisk, Record, Urgency};
 use jincai_tables::{Error, Limits, QueryResult, Tables, ValueKind};
 use jincai_types::{Column, ColumnType, Month, PartKey, PartRecord, TableEffect, TableSchema};
 use std::sync::Arc;
@@ -71,7 +71,8 @@ fn ipc(rows: &[Payment]) -> Vec<u8> {
 impl World {
     fn new() -> Self {
         let config = Config { segment_bytes: 1 << 20, ..Config::default() };
-        let (journal, _) = Engine::open(MemoryDisk::new(), config).expect("an empty disk");
+        let (journal, _) =
+            Engine::open(MemoryDisk::new(), Arc::new(MemoryBlobs::new()), config).expect("an empty disk");
         let tables = Tables::new(Arc::new(journal.reader()));
         tables.apply(TableEffect::Define(shape("pay"))).expect("a good shape");
         Self { journal, tables }
@@ -80,7 +81,7 @@ impl World {
     /// Appends bytes behind a few others, as an effect would lie in a record.
     fn append(&mut self, bytes: &[u8]) -> PartRecord {
         let payload = [b"head", bytes].concat().into();
-        let number = self.journal.append(&[Record { kind: 9, payload }]).expect("memory");
+        let number = self.journal.append(0, &[Record { kind: 9, payload }], Urgency::Normal).expect("memory");
         self.journal.sync().expect("memory");
         let length = u32::try_from(bytes.len()).expect("small");
         PartRecord { record: number, start: 4, length, digest: sha256(bytes) }

@@ -1,6 +1,6 @@
 //! Damage below the durable mark: flipped bits, lost, swapped, copied and rolled-back files. Never a lost or altered record.
 
-use super::{config, open, record, reopen, segments};
+use super::{NOW, Put as _, blobs, config, open, record, reopen, segments};
 use crate::format::{HEAD, HEAD_BYTES};
 use crate::{Disk, Engine, Error, Log, MemoryDisk, Record, verify};
 
@@ -11,14 +11,14 @@ fn log(records: u64) -> (MemoryDisk, Vec<Record>) {
     let (mut engine, _) = open(disk.clone());
     for (at, one) in model.iter().enumerate() {
         if at as u64 == records / 2 {
-            engine.append(std::slice::from_ref(one)).expect("appends");
+            engine.put(std::slice::from_ref(one)).expect("appends");
             engine = open(disk.clone()).0;
             continue;
         }
-        engine.append(std::slice::from_ref(one)).expect("appends");
+        engine.put(std::slice::from_ref(one)).expect("appends");
         engine.sync().expect("syncs");
     }
-    engine.mark().expect("marks");
+    engine.mark(NOW).expect("marks");
     (disk, model)
 }
 
@@ -33,10 +33,10 @@ fn check(disk: &MemoryDisk, model: &[Record], what: &str) -> bool {
     assert_eq!(found, model[..found.len()], "{what}");
     assert_eq!(disk.operations(), before, "{what}: nothing is written in quarantine");
     let (mut engine, _) = open(disk.clone());
-    assert!(matches!(engine.append(&[record(0, 1)]), Err(Error::Quarantined(_))), "{what}");
+    assert!(matches!(engine.put(&[record(0, 1)]), Err(Error::Quarantined(_))), "{what}");
     assert!(matches!(engine.sync(), Err(Error::Quarantined(_))), "{what}");
     assert!(matches!(engine.reader().read(found.len() as u64 + 1), Err(Error::Quarantined(_))), "{what}");
-    let report = verify(disk).expect("verifies");
+    let report = verify(disk, &*blobs()).expect("verifies");
     assert_eq!(recovery.quarantine, report.damage.first().cloned(), "{what}");
     assert!(!report.chain_whole);
     true
@@ -98,7 +98,7 @@ fn lost_swapped_and_copied_files_are_found_out() {
         let other = MemoryDisk::new();
         let (mut engine, _) = open(other.clone());
         for number in 0..40 {
-            engine.append(&[record(number + 1, 900 * (number as usize % 4))]).expect("appends");
+            engine.put(&[record(number + 1, 900 * (number as usize % 4))]).expect("appends");
         }
         let foreign = contents(&other, &segments(&other)[2]);
         disk.replace(&names[2], &foreign).expect("replaces");
@@ -106,7 +106,7 @@ fn lost_swapped_and_copied_files_are_found_out() {
     quarantines("a commit of another journal", |disk, names| {
         let other = MemoryDisk::new();
         let (mut engine, _) = open(other.clone());
-        engine.append(&[Record { kind: 9, payload: record(9, 9).payload }]).expect("appends");
+        engine.put(&[Record { kind: 9, payload: record(9, 9).payload }]).expect("appends");
         // Same place, same salt, same position, same number of records: only the chain tells.
         let foreign = contents(&other, &segments(&other)[0]);
         disk.open(&names[0]).and_then(|file| file.write_at(4096, &foreign[4096..8192])).expect("writes");
@@ -125,7 +125,7 @@ fn what_recovery_copied_counts_as_durable() {
     let disk = MemoryDisk::new();
     let (mut engine, _) = open(disk.clone());
     let model = [record(0, 100), record(1, 100)];
-    engine.append(&model).expect("appends");
+    engine.put(&model).expect("appends");
     drop(open(disk.clone()));
     assert_eq!(segments(&disk).len(), 1);
     disk.open(&segments(&disk)[0]).and_then(|file| file.truncate(4096)).expect("truncates");
@@ -149,13 +149,13 @@ fn without_head_the_segments_speak_for_themselves() {
 #[test]
 fn verify_lists_every_damage_and_goes_on() {
     let (disk, _) = log(60);
-    let whole = verify(&disk).expect("verifies");
+    let whole = verify(&disk, &*blobs()).expect("verifies");
     assert!(whole.chain_whole && whole.damage.is_empty() && whole.records == 60, "{whole:?}");
     assert_eq!(whole.bytes, whole.commits * 4096);
     let names = segments(&disk);
     disk.flip_bit(&names[1], (4096 + 130) * 8).expect("flips");
     disk.flip_bit(&names[3], (2 * 4096 + 60) * 8).expect("flips");
-    let report = verify(&disk).expect("verifies");
+    let report = verify(&disk, &*blobs()).expect("verifies");
     let found: Vec<u64> = report.damage.iter().map(|damage| damage.segment).collect();
     assert_eq!(found, [2, 4]);
     assert_eq!(report.records, 58, "what lies behind damage is counted");
@@ -164,8 +164,9 @@ fn verify_lists_every_damage_and_goes_on() {
 #[test]
 fn a_record_damaged_while_the_journal_is_open_is_an_error() {
     let disk = MemoryDisk::new();
-    let (mut engine, _) = Engine::open(disk.clone(), crate::Config { cache_bytes: 0, ..config() }).expect("opens");
-    engine.append(&[record(0, 100), record(1, 100)]).expect("appends");
+    let (mut engine, _) =
+        Engine::open(disk.clone(), blobs(), crate::Config { cache_bytes: 0, ..config() }).expect("opens");
+    engine.put(&[record(0, 100), record(1, 100)]).expect("appends");
     let reader = engine.reader();
     let name = &segments(&disk)[0];
     for byte in 4096 + 128 + 24..4096 + 128 + 48 {
@@ -190,7 +191,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     bytes[8..12].copy_from_slice(&crc);
     disk.replace(name, &bytes).expect("replaces");
     let operations = disk.operations();
-    let refused = Engine::open(disk.clone(), config()).map(|_| ());
+    let refused = Engine::open(disk.clone(), blobs(), config()).map(|_| ());
     assert!(matches!(refused, Err(Error::Version { segment: 1, version: 2, known: 1 })));
     assert_eq!(disk.operations(), operations);
 }
@@ -199,14 +200,14 @@ fn a_newer_format_is_refused_and_left_alone() {
 fn a_payload_that_holds_a_commit_is_not_taken_for_one() {
     let disk = MemoryDisk::new();
     let (mut engine, _) = open(disk.clone());
-    engine.append(&[record(0, 100)]).expect("appends");
+    engine.put(&[record(0, 100)]).expect("appends");
     let copy = contents(&disk, &segments(&disk)[0]);
     // The copy's blocks lie at block boundaries of the payload, and the payload at one of the file.
     let mut payload = vec![0; 4096 - 128 - 24];
     payload.extend(&copy[..3 * 4096]);
     let model = [record(0, 100), Record { kind: 3, payload: payload.into() }];
-    engine.append(&model[1..]).expect("appends");
-    engine.mark().expect("marks");
+    engine.put(&model[1..]).expect("appends");
+    engine.mark(NOW).expect("marks");
     // With the header in front of it damaged, every block of the payload is looked at.
     disk.flip_bit(&segments(&disk)[0], (2 * 4096 + 50) * 8).expect("flips");
     assert!(check(&disk, &model, "an embedded commit"));

@@ -1,6 +1,6 @@
 //! Append, read, roll, limits, poison; the same on a real directory.
 
-use super::{config, open, read_all, record, reopen, segments};
+use super::{NOW, Put as _, blobs, config, open, read_all, record, reopen, segments};
 use crate::{
     COMMIT_BYTES_MAX, Config, DirDisk, Disk, Engine, Error, Log, MemoryDisk, RECORD_BYTES_MAX, Record, verify,
 };
@@ -21,7 +21,7 @@ fn records_are_read_back_from_cache_and_disk_across_segments() {
         let records: Vec<Record> =
             (0..commit % 4).map(|at| record(model.len() as u64 + at, 700 * at as usize)).collect();
         model.extend(records.iter().cloned());
-        assert_eq!(engine.append(&records).expect("appends"), model.len() as u64);
+        assert_eq!(engine.put(&records).expect("appends"), model.len() as u64);
         assert_eq!(read_all(&reader), model, "what is not durable can be read too");
     }
     assert!(engine.durable() < model.len() as u64);
@@ -30,7 +30,7 @@ fn records_are_read_back_from_cache_and_disk_across_segments() {
     assert!(segments(&disk).len() > 3, "the journal has rolled");
     assert!(matches!(reader.read(0), Err(Error::NoRecord { number: 0, .. })));
     assert!(matches!(reader.read(reader.end() + 1), Err(Error::NoRecord { .. })));
-    engine.close().expect("closes");
+    engine.close(NOW).expect("closes");
     let (found, recovery) = reopen(&disk);
     assert_eq!(found, model);
     assert!(recovery.clean);
@@ -40,7 +40,7 @@ fn records_are_read_back_from_cache_and_disk_across_segments() {
 fn a_replay_starts_anywhere_and_ends_when_told() {
     let (mut engine, _) = open(MemoryDisk::new());
     for first in [0, 3, 6] {
-        engine.append(&[record(first, 9), record(first + 1, 9), record(first + 2, 9)]).expect("appends");
+        engine.put(&[record(first, 9), record(first + 1, 9), record(first + 2, 9)]).expect("appends");
     }
     let reader = engine.reader();
     let mut seen = Vec::new();
@@ -57,14 +57,14 @@ fn a_replay_starts_anywhere_and_ends_when_told() {
 fn limits_are_kept_and_refusals_change_nothing() {
     let disk = MemoryDisk::new();
     let (mut engine, _) = open(disk.clone());
-    let refused = engine.append(&[payload(RECORD_BYTES_MAX + 1)]);
+    let refused = engine.put(&[payload(RECORD_BYTES_MAX + 1)]);
     assert!(matches!(refused, Err(Error::TooLarge { what: "a record", .. })));
-    let refused = engine.append(&vec![payload(RECORD_BYTES_MAX); 8]);
+    let refused = engine.put(&vec![payload(RECORD_BYTES_MAX); 8]);
     assert!(matches!(refused, Err(Error::TooLarge { what: "a commit", .. })));
     let most = vec![payload(COMMIT_BYTES_MAX / 16 - 64); 16];
-    engine.append(&[payload(1)]).expect("a small one");
-    assert_eq!(engine.append(&most).expect("a commit larger than a segment gets its own"), 17);
-    engine.append(&[payload(2)]).expect("and another small one");
+    engine.put(&[payload(1)]).expect("a small one");
+    assert_eq!(engine.put(&most).expect("a commit larger than a segment gets its own"), 17);
+    engine.put(&[payload(2)]).expect("and another small one");
     engine.sync().expect("syncs");
     let (found, _) = reopen(&disk);
     assert_eq!(found.iter().map(|r| r.payload.len()).sum::<usize>(), 3 + 16 * (COMMIT_BYTES_MAX / 16 - 64));
@@ -74,17 +74,17 @@ fn limits_are_kept_and_refusals_change_nothing() {
 fn a_failed_sync_poisons_every_later_call() {
     let disk = MemoryDisk::new();
     let (mut engine, _) = open(disk.clone());
-    engine.append(&[record(0, 10)]).expect("appends");
+    engine.put(&[record(0, 10)]).expect("appends");
     engine.sync().expect("syncs");
-    engine.append(&[record(1, 10)]).expect("appends");
+    engine.put(&[record(1, 10)]).expect("appends");
     disk.fail_next_sync();
     assert!(matches!(engine.sync(), Err(Error::Io { .. })));
     assert!(matches!(engine.sync(), Err(Error::Poisoned)));
-    assert!(matches!(engine.append(&[record(2, 10)]), Err(Error::Poisoned)));
-    assert!(matches!(engine.mark(), Err(Error::Poisoned)));
+    assert!(matches!(engine.put(&[record(2, 10)]), Err(Error::Poisoned)));
+    assert!(matches!(engine.mark(NOW), Err(Error::Poisoned)));
     assert_eq!(engine.durable(), 1);
     assert_eq!(engine.reader().read(1).expect("reads go on").payload, record(0, 10).payload);
-    assert!(matches!(engine.close(), Err(Error::Poisoned)));
+    assert!(matches!(engine.close(NOW), Err(Error::Poisoned)));
     // What the failed sync left in the page cache looks whole. It is copied, or lost, but not half trusted.
     let (found, _) = reopen(&disk);
     assert_eq!(found, [record(0, 10), record(1, 10)]);
@@ -97,36 +97,36 @@ fn a_mark_is_written_once_and_only_after_records() {
     let disk = MemoryDisk::new();
     let (mut engine, _) = open(disk.clone());
     let operations = disk.operations();
-    engine.mark().expect("nothing to mark");
+    engine.mark(NOW).expect("nothing to mark");
     assert_eq!(disk.operations(), operations);
-    engine.append(&[record(0, 10)]).expect("appends");
-    engine.mark().expect("marks");
+    engine.put(&[record(0, 10)]).expect("appends");
+    engine.mark(NOW).expect("marks");
     assert_eq!(engine.durable(), 1, "a mark makes what precedes it durable");
     let operations = disk.operations();
-    engine.mark().expect("marked already");
+    engine.mark(NOW).expect("marked already");
     assert_eq!(disk.operations(), operations);
     disk.crash(&mut |_| 0);
-    assert_eq!(verify(&disk).expect("verifies").commits, 2, "the mark is durable too");
+    assert_eq!(verify(&disk, &*blobs()).expect("verifies").commits, 2, "the mark is durable too");
 }
 
 #[test]
 fn only_a_closing_mark_makes_the_next_start_clean() {
     let disk = MemoryDisk::new();
     let (mut engine, _) = open(disk.clone());
-    engine.append(&[record(0, 10)]).expect("appends");
-    engine.mark().expect("marks");
+    engine.put(&[record(0, 10)]).expect("appends");
+    engine.mark(NOW).expect("marks");
     drop(engine);
     let (engine, recovery) = open(disk.clone());
     assert!(!recovery.clean, "an idle mark is none");
-    engine.close().expect("closes");
-    assert!(verify(&disk).expect("verifies").clean);
+    engine.close(NOW).expect("closes");
+    assert!(verify(&disk, &*blobs()).expect("verifies").clean);
     let (engine, recovery) = open(disk.clone());
     assert!(recovery.clean);
     drop(engine);
     let (mut engine, recovery) = open(disk.clone());
     assert!(!recovery.clean, "the run after the clean one did not close");
-    engine.append(&[record(1, 10)]).expect("appends");
-    engine.close().expect("closes");
+    engine.put(&[record(1, 10)]).expect("appends");
+    engine.close(NOW).expect("closes");
     let (found, recovery) = reopen(&disk);
     assert!(recovery.clean);
     assert_eq!(found, [record(0, 10), record(1, 10)]);
@@ -143,14 +143,15 @@ fn restarts_do_not_pile_up_files() {
 
 #[test]
 fn a_wrong_setting_is_refused() {
-    let with = |segment_bytes| Engine::open(MemoryDisk::new(), Config { segment_bytes, ..config() }).map(|_| ());
+    let with =
+        |segment_bytes| Engine::open(MemoryDisk::new(), blobs(), Config { segment_bytes, ..config() }).map(|_| ());
     for bytes in [0, 4096, 8193, (4 << 30) + 4096] {
         assert!(matches!(with(bytes), Err(Error::SegmentBytes { .. })), "{bytes}");
     }
     with(8192).expect("the smallest");
     let disk = MemoryDisk::new();
     drop(open(disk.clone()));
-    let other = Engine::open(disk, Config { shard: 1, ..config() });
+    let other = Engine::open(disk, blobs(), Config { shard: 1, ..config() });
     assert!(matches!(other.map(|_| ()), Err(Error::Shard { found: 0, wanted: 1 })));
 }
 
@@ -164,7 +165,7 @@ fn a_real_directory_keeps_records_and_refuses_a_second_opener() {
     let mut model = Vec::new();
     for number in 0..30 {
         model.push(record(number, number as usize * 100));
-        engine.append(&model[number as usize..]).expect("appends");
+        engine.put(&model[number as usize..]).expect("appends");
     }
     engine.sync().expect("syncs");
     assert_eq!(read_all(&engine.reader()), model);
@@ -172,8 +173,8 @@ fn a_real_directory_keeps_records_and_refuses_a_second_opener() {
     let (engine, recovery) = open(disk().expect("the lock is gone with the engine"));
     assert_eq!((recovery.clean, recovery.last), (false, 30));
     assert_eq!(read_all(&engine.reader()), model);
-    engine.close().expect("closes");
-    let report = verify(&disk().expect("opens")).expect("verifies");
+    engine.close(NOW).expect("closes");
+    let report = verify(&disk().expect("opens"), &*blobs()).expect("verifies");
     assert!(report.chain_whole && report.clean && report.records == 30, "{report:?}");
     let unknown = disk().expect("opens").open("missing").map(|_| ());
     assert!(matches!(unknown, Err(Error::Io { operation: "open", .. })));

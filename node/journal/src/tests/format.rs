@@ -17,6 +17,7 @@ fn header(records: &[Record], salt: u64, position: u64) -> CommitHeader {
         count: records.len() as u32,
         body_bytes: (commit_bytes(records).expect("small") - HEADER_BYTES) as u32,
         kind: if records.is_empty() { CommitKind::Closing } else { CommitKind::Records },
+        time: 0x0a0b,
         previous: Digest([6; 32]),
     }
 }
@@ -105,7 +106,7 @@ fn a_commit_is_laid_out_as_the_drawing_says() {
         (40, &[3, 0, 0, 0, 0, 0, 0, 0]),
         (48, &[4, 0, 0, 0, 0, 0, 0, 0]),
         (64, &[5, 0, 0, 0, 0, 0, 0, 0]),
-        (72, &[1, 0, 0, 0, 27, 0, 0, 0, 0, 0, 0, 0]),
+        (72, &[1, 0, 0, 0, 27, 0, 0, 0, 0, 0, 0, 0, 0x0b, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         (96, &[6; 32]),
         (128, &[5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 2, 1, 0, 0]),
         (152, b"abc\0"),

@@ -1,6 +1,6 @@
 //! Random histories against a vector: what was synced is there, in order; what was not is there up to some point.
 
-use super::{choices, open, read_all, record};
+use super::{NOW, Put as _, blobs, choices, open, read_all, record};
 use crate::{Engine, MemoryDisk, Record, Recovery};
 use proptest::prelude::*;
 
@@ -56,12 +56,12 @@ impl Pair {
                 let records: Vec<Record> =
                     sizes.iter().enumerate().map(|(at, size)| record(first + at as u64, *size)).collect();
                 // A failed append may be found after a restart, or not: as any that was not synced.
-                let appended = engine.append(&records);
+                let appended = engine.put(&records);
                 self.appended.extend(records);
                 appended.map(|number| assert_eq!(number, self.appended.len() as u64))
             }
             Action::Sync => engine.sync().map(|number| assert_eq!(number, self.appended.len() as u64)),
-            Action::Mark => engine.mark(),
+            Action::Mark => engine.mark(NOW),
             Action::FailSync => {
                 self.disk.fail_next_sync();
                 Ok(())
@@ -84,7 +84,7 @@ impl Pair {
             }
             Action::Close => {
                 self.durable = engine.durable() as usize;
-                self.closed = self.engine.take().is_some_and(|engine| engine.close().is_ok());
+                self.closed = self.engine.take().is_some_and(|engine| engine.close(NOW).is_ok());
                 if self.closed {
                     self.durable = self.appended.len();
                 }
@@ -99,7 +99,7 @@ impl Pair {
     }
 
     fn restart(&mut self) {
-        let Ok((engine, recovery)) = Engine::open(self.disk.clone(), super::config()) else {
+        let Ok((engine, recovery)) = Engine::open(self.disk.clone(), blobs(), super::config()) else {
             // The power failed during recovery, or a sync did: cut it, and everything must still be there.
             self.closed = false;
             self.disk.crash(&mut choices(self.seed.take().unwrap_or(1)));

@@ -1,6 +1,6 @@
 //! Power cuts: at every byte of the tail, at every operation of recovery, and of ordinary work.
 
-use super::{choices, config, open, record, reopen, segments};
+use super::{NOW, Put as _, blobs, choices, config, open, record, reopen, segments};
 use crate::{Disk, Engine, Error, MemoryDisk, Record, verify};
 
 /// Three durable records in two commits, then two commits that are not durable; the length of what is durable in the file.
@@ -8,11 +8,11 @@ fn small_log() -> (MemoryDisk, Vec<Record>, u64) {
     let disk = MemoryDisk::new();
     let (mut engine, _) = open(disk.clone());
     let model: Vec<Record> = (0..6).map(|number| record(number, 60 + 700 * (number as usize % 3))).collect();
-    engine.append(&model[..2]).expect("appends");
-    engine.append(&model[2..3]).expect("appends");
+    engine.put(&model[..2]).expect("appends");
+    engine.put(&model[2..3]).expect("appends");
     engine.sync().expect("syncs");
-    engine.append(&model[3..5]).expect("appends");
-    engine.append(&model[5..]).expect("appends");
+    engine.put(&model[3..5]).expect("appends");
+    engine.put(&model[5..]).expect("appends");
     (disk, model, 3 * 4096)
 }
 
@@ -51,19 +51,19 @@ fn power_cuts_in_recovery_lose_nothing() {
         let left = {
             let (disk, ..) = small_log();
             disk.crash(&mut choices(seed));
-            verify(&disk).expect("verifies").last
+            verify(&disk, &*blobs()).expect("verifies").last
         };
         // Recovery takes fewer than 16 operations; it is stopped after each, twice, by a kill or a power cut.
         for (first, second, killed) in (0..256).flat_map(|n| [(n / 16, n % 16, false), (n / 16, n % 16, true)]) {
             let (disk, model, _) = small_log();
             disk.crash(&mut choices(seed));
             disk.stop_after(first);
-            let _stopped = Engine::open(disk.clone(), config()).is_err();
+            let _stopped = Engine::open(disk.clone(), blobs(), config()).is_err();
             if !killed {
                 disk.crash(&mut choices(seed + first));
             }
             disk.stop_after(second);
-            let again = Engine::open(disk.clone(), config()).map(|_| ());
+            let again = Engine::open(disk.clone(), blobs(), config()).map(|_| ());
             assert!(again.is_ok() || matches!(again, Err(Error::Io { .. })));
             disk.crash(&mut choices(seed + second));
             let (found, recovery) = reopen(&disk);
@@ -91,12 +91,12 @@ fn power_cuts_at_every_operation_of_work_keep_what_was_durable() {
 
 /// Appends, syncs, marks and rolls until the power is off; returns what was durable.
 fn work(disk: &MemoryDisk) -> u64 {
-    let Ok((mut engine, _)) = Engine::open(disk.clone(), config()) else { return 0 };
+    let Ok((mut engine, _)) = Engine::open(disk.clone(), blobs(), config()) else { return 0 };
     for number in 0..40 {
-        let done = engine.append(&[record(number, 5000)]).and_then(|_| match number % 3 {
+        let done = engine.put(&[record(number, 5000)]).and_then(|_| match number % 3 {
             0 => Ok(()),
             1 => engine.sync().map(|_| ()),
-            _ => engine.mark(),
+            _ => engine.mark(NOW),
         });
         if done.is_err() {
             break;
