@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a bare Debian machine with a Rust toolchain lacks: a C compiler and make (ring, zstd and the allocator are built
 # from C), python3 (the demo's independent totals, the licence check, the network shaper), and for the tests of faults: file
-# systems to cut off (e2fsprogs, xfsprogs, mount), strace, iproute2. What is there is left alone, so a second run does nothing.
+# systems to cut off (e2fsprogs, xfsprogs, mount), strace, iproute2, libfaketime. What is there is left alone, so a second run does nothing.
 set -eu
 
 packages=""
@@ -13,6 +13,7 @@ command -v xfs_io >/dev/null 2>&1 || packages="$packages xfsprogs"
 command -v mount >/dev/null 2>&1 || packages="$packages mount"
 command -v strace >/dev/null 2>&1 || packages="$packages strace"
 command -v ip >/dev/null 2>&1 || packages="$packages iproute2"
+ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || packages="$packages libfaketime"
 [ -n "$packages" ] || exit 0
 
 command -v apt-get >/dev/null 2>&1 || {

@@ -5,7 +5,8 @@
 //! These tests need root (mounts, control groups) and the programs that tests/install.sh installs.
 
 use crate::load::Book;
-use crate::node::{Node, wait_for};
+use crate::node::{Node, Pair, wait_for};
+use serde_json::json;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -55,6 +56,22 @@ impl Volume {
         run("umount", &[&self.text()]);
     }
 
+    /// The file system finds an error in itself.
+    fn report_error(&self) {
+        let mounts = fs::read_to_string("/proc/mounts").expect("readable");
+        let line = mounts.lines().find(|line| line.split(' ').nth(1) == Some(&self.text())).expect("mounted");
+        let device = line.split(' ').next().and_then(|device| device.strip_prefix("/dev/")).expect("a device");
+        fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "a test").expect("the error is taken");
+    }
+
+    /// Mends what an error has left, as a machine does when it starts.
+    fn check(&self) {
+        let image = self.directory.path().join("image");
+        // 1: errors were found and mended.
+        let done = Command::new("e2fsck").args(["-p", "-f"]).arg(image).output().expect("e2fsck");
+        assert!(done.status.code().is_some_and(|code| code <= 1), "{}", String::from_utf8_lossy(&done.stdout));
+    }
+
     /// The power is gone: nothing that is not on the device comes to it any more.
     fn cut_power(&self) {
         run("xfs_io", &["-x", "-c", "shutdown", &self.text()]);
@@ -67,7 +84,7 @@ impl Drop for Volume {
     }
 }
 
-fn whole(node: &Node, when: &str) {
+pub(crate) fn whole(node: &Node, when: &str) {
     let report = node.command_json(&["journal", "verify"]);
     assert_eq!(report["chain_whole"], true, "{when}: {report}");
     assert_eq!(report["damage"].as_array().map(Vec::len), Some(0), "{when}: {report}");
@@ -174,3 +191,180 @@ fn kills_aimed_at_system_calls_lose_nothing() {
         println!("SIGKILL at call {when} of {call}: {}", if hit { "hit" } else { "never made; killed at last" });
     }
 }
+
+/// A node on a disk that fills up: what is new is refused by name, the node stays up, restarts, and goes on once there is
+/// room again.
+fn fills_up(journal: &str) {
+    let volume = Volume::new("ext4", 128, "");
+    let mut node = Node::ministry_on(&volume.path().join("data"), journal);
+    node.start();
+    let book = Book::default();
+    book.fill(&node, |book| book.acknowledged() >= 50, || {});
+    let ballast = volume.path().join("ballast");
+    fill_to_the_brim(&ballast);
+    let refused = |node: &Node| {
+        let body = json!({ "to": "000000000", "id": "later", "text": "x".repeat(100_000) }).to_string();
+        let (status, value) = node.post("/api/v1/messages", &body);
+        assert!(status == 200 || (status, value["code"].as_str()) == (503, Some("JC-1305")), "{status} {value}");
+        (status == 503).then_some(())
+    };
+    wait_for("the node to refuse what is new", || refused(&node));
+    assert_eq!(node.request("GET", "/readyz", None, "").0, 200, "it answers");
+    assert!(node.text("/metrics").contains("jincai_full 1"));
+    book.check(&node, "while the disk is full");
+    for round in 0..3 {
+        if round % 2 == 0 {
+            node.kill()
+        } else {
+            node.stop()
+        }
+        node.start();
+        wait_for("the node to refuse what is new", || refused(&node));
+        book.check(&node, "after a restart on a full disk");
+    }
+    fs::remove_file(&ballast).expect("room");
+    wait_for("the node to take something", || book.send_one(&node).then_some(()));
+    book.check(&node, "after there was room again");
+    node.stop();
+    whole(&node, "a full disk");
+}
+
+/// Takes every byte that there is, down to single blocks.
+fn fill_to_the_brim(path: &std::path::Path) {
+    use std::io::Write;
+    let mut file = fs::File::create(path).expect("a file");
+    let mut piece = 4 << 20;
+    while piece >= 512 {
+        if file.write_all(&vec![1; piece]).is_err() {
+            piece /= 2;
+        }
+    }
+    drop(file.sync_all());
+}
+
+#[test]
+fn a_full_disk_is_noticed_before_it_is_full() {
+    fills_up("free_mib = 16\ncheckpoint_mib = 1\n");
+}
+
+#[test]
+fn a_disk_that_is_full_to_the_last_block_is_survived() {
+    fills_up("free_mib = 0\ncheckpoint_mib = 1\n");
+}
+
+/// A relay whose disk is full takes no batches and says so; nothing is lost, and everything arrives once there is room.
+#[test]
+fn a_full_neighbour_is_shown_and_gets_everything_later() {
+    let volume = Volume::new("ext4", 128, "");
+    let mut pair = Pair::over_quic_with(&volume.path().join("province"), "free_mib = 16\n");
+    let ballast = volume.path().join("ballast");
+    fill_to_the_brim(&ballast);
+    wait_for("the ministry to see it", || {
+        (pair.ministry.get("/api/v1/links")["links"][0]["full"] == true).then_some(())
+    });
+    for number in 0..20 {
+        let body = json!({ "to": "370000000", "id": format!("m{number:02}"), "text": "x" }).to_string();
+        assert_eq!(pair.ministry.post("/api/v1/messages", &body).0, 200, "the sender keeps it");
+    }
+    assert_eq!(pair.province.get("/api/v1/messages")["count"], 0);
+    fs::remove_file(&ballast).expect("room");
+    wait_for("everything to arrive", || (pair.province.get("/api/v1/messages")["count"] == 20).then_some(()));
+    wait_for("custody to end", || (pair.ministry.get("/api/v1/links")["links"][0]["batches"] == 0).then_some(()));
+    pair.province.stop();
+}
+
+/// The kernel makes the file system read-only under the node, as it does after an error.
+#[test]
+fn a_disk_that_turns_read_only_stops_the_node_and_loses_nothing() {
+    let volume = Volume::new("ext4", 128, ",errors=remount-ro");
+    let mut node = Node::ministry_in(&volume.path().join("data"));
+    node.start();
+    let book = Book::default();
+    book.fill(
+        &node,
+        |book| book.acknowledged() >= 400,
+        || {
+            book.wait_for(60);
+            volume.report_error();
+            wait_for("the node to stop", || node.is_gone().then_some(()));
+            book.close();
+        },
+    );
+    assert!(!node.wait_for_end().success());
+    assert!(node.log().contains("JC-11"), "it says why: {}", node.log());
+    volume.unmount();
+    volume.check();
+    volume.mount();
+    whole(&node, "read-only");
+    node.start();
+    book.check(&node, "after a disk turned read-only");
+}
+
+/// Every sync takes two seconds: slow, and nothing else.
+#[test]
+fn a_disk_with_slow_syncs_delays_answers_and_loses_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut node = Node::ministry_in(&directory.path().join("data"));
+    let inject = "inject=fdatasync:delay_exit=2000000:when=12+";
+    node.start_below("strace", &["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", inject]);
+    node.wait_until_ready();
+    let book = Book::default();
+    book.fill(&node, |book| book.acknowledged() >= 24, || {});
+    assert_eq!(node.request("GET", "/healthz", None, "").0, 200, "a slow disk is no standstill");
+    node.kill_tree();
+    whole(&node, "slow");
+    node.start();
+    book.check(&node, "slow syncs");
+}
+
+/// Writes that take only a part of what they were given, and interrupted ones: both are legal.
+#[test]
+fn short_and_interrupted_writes_change_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (source, library) = (directory.path().join("short.c"), directory.path().join("short.so"));
+    fs::write(&source, SHORT_WRITES).expect("written");
+    let (from, to) = (source.to_str().expect("a path"), library.to_str().expect("a path"));
+    run("cc", &["-shared", "-fPIC", "-O1", "-o", to, from, "-ldl"]);
+    let mut node = Node::ministry_in(&directory.path().join("data"));
+    node.spawn(Command::new(env!("CARGO_BIN_EXE_jincai")).env("LD_PRELOAD", &library));
+    node.wait_until_ready();
+    let book = Book::default();
+    book.fill(&node, |book| book.acknowledged() >= 300, || {});
+    node.kill();
+    whole(&node, "short writes");
+    node.start();
+    book.check(&node, "short writes");
+}
+
+/// Below the process: every second `pwrite64` and `write` to a file is cut in half, every fifth is interrupted.
+const SHORT_WRITES: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static unsigned calls;
+
+static int odd(int fd, size_t *length) {
+    struct stat about;
+    if (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) return 0;
+    unsigned call = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
+    if (call % 5 == 0) { errno = EINTR; return 1; }
+    if (call % 2 == 0 && *length > 1) *length /= 2;
+    return 0;
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t offset) {
+    static ssize_t (*real)(int, const void *, size_t, off64_t);
+    if (!real) real = dlsym(RTLD_NEXT, "pwrite64");
+    return odd(fd, &length) ? -1 : real(fd, bytes, length, offset);
+}
+
+ssize_t write(int fd, const void *bytes, size_t length) {
+    static ssize_t (*real)(int, const void *, size_t);
+    if (!real) real = dlsym(RTLD_NEXT, "write");
+    return odd(fd, &length) ? -1 : real(fd, bytes, length);
+}
+"#;

@@ -43,6 +43,18 @@ impl Book {
         });
     }
 
+    /// As [`Self::fill`], with ids from a number on, so that two books can be told apart.
+    pub(crate) fn fill_from(
+        &self,
+        first: u64,
+        node: &Node,
+        until: impl Fn(&Self) -> bool + Sync,
+        meanwhile: impl FnOnce(),
+    ) {
+        self.next.store(first, Ordering::Relaxed);
+        self.fill(node, until, meanwhile);
+    }
+
     /// No more is sent.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
@@ -66,8 +78,12 @@ impl Book {
 
     /// Everything acknowledged is there, nothing twice, and nothing that was never sent.
     pub(crate) fn check(&self, node: &Node, when: &str) {
-        let sent = self.next.load(Ordering::Relaxed);
-        assert!(sent < SHOWN, "{sent} messages are more than the inbox shows");
+        self.check_among(node, self.next.load(Ordering::Relaxed), when);
+    }
+
+    /// As [`Self::check`], with messages of other books among them, whose numbers lie below `sent`.
+    pub(crate) fn check_among(&self, node: &Node, sent: u64, when: &str) {
+        assert!(sent <= SHOWN, "{sent} messages are more than the inbox shows");
         let value = node.get("/api/v1/messages");
         let ids: Vec<&str> =
             value["newest"].as_array().expect("a list").iter().filter_map(|n| n["id"].as_str()).collect();

@@ -4,6 +4,8 @@
 mod disk;
 mod load;
 mod node;
+mod process;
+mod restore;
 
 use node::{Node, Pair, jincai, wait_for};
 use serde_json::json;

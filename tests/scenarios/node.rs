@@ -47,10 +47,29 @@ impl Node {
         node
     }
 
+    /// A ministry of its own, running, with more keys for the configuration's section `journal`.
+    pub(crate) fn ministry_with(journal: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut node = Self::prepare(directory.path(), "ministry", "000000000", journal);
+        node._directory = Some(directory);
+        node.start();
+        node
+    }
+
+    /// What the process has logged since its start.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.file.with_extension("log")).unwrap_or_default()
+    }
+
     /// A ministry whose data directory is this one; not running.
     pub(crate) fn ministry_in(data: &Path) -> Self {
+        Self::ministry_on(data, "")
+    }
+
+    /// As [`Self::ministry_in`], with more keys for the configuration's section `journal`.
+    pub(crate) fn ministry_on(data: &Path, journal: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut node = Self::prepare_in(directory.path(), "ministry", data, "000000000", "");
+        let mut node = Self::prepare_in(directory.path(), "ministry", data, "000000000", journal);
         node._directory = Some(directory);
         node
     }
@@ -137,6 +156,12 @@ impl Node {
         wait_for("the node to end", || child.try_wait().expect("its state"))
     }
 
+    /// Whether the process does not run any more; it may have left its exit status behind.
+    pub(crate) fn is_gone(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        status.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    }
+
     /// Whether the process has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().expect("its state").is_some())
@@ -153,12 +178,16 @@ impl Node {
         self.kill();
     }
 
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+    }
+
     /// SIGTERM; it must end well.
     pub(crate) fn stop(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
-        let status = child.wait().expect("ended");
+        self.terminate();
+        let status = self.child.take().and_then(|mut child| child.wait().ok()).expect("ended");
         assert!(
             status.success(),
             "{status}: {}",
@@ -226,16 +255,25 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// Over QUIC, with the province's data in a directory of its own and more keys for its section `journal`.
+    pub(crate) fn over_quic_with(data: &Path, journal: &str) -> Self {
+        Self::quic(Some(data), journal)
+    }
+
     /// Over QUIC.
     pub(crate) fn over_quic() -> Self {
+        Self::quic(None, "")
+    }
+
+    fn quic(data: Option<&Path>, journal: &str) -> Self {
         let port = || UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
         let (above, below) = (port(), port());
         let ministry =
             format!("[quic]\nlisten = \"127.0.0.1:{above}\"\n[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n");
         let province = format!(
-            "[quic]\nlisten = \"127.0.0.1:{below}\"\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"127.0.0.1:{above}\"\n"
+            "{journal}[quic]\nlisten = \"127.0.0.1:{below}\"\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"127.0.0.1:{above}\"\n"
         );
-        let pair = Self::linked(&ministry, &province);
+        let pair = Self::linked(&ministry, &province, data);
         wait_for("the link", || (pair.ministry.get("/api/v1/links")["links"][0]["up"] == true).then_some(()));
         wait_for("the province's card", || {
             let known = pair.ministry.get("/api/v1/status")["authorities"].as_array()?.len();
@@ -249,17 +287,18 @@ impl Pair {
         let link = |peer: &str, out: &str, back: &str| {
             format!("[[link]]\npeer = \"{peer}\"\ntransport = \"drop\"\noutgoing = \"{out}\"\nincoming = \"{back}\"\n")
         };
-        Self::linked(&link("370000000", "down", "up"), &link("000000000", "up", "down"))
+        Self::linked(&link("370000000", "down", "up"), &link("000000000", "up", "down"), None)
     }
 
-    fn linked(ministry: &str, province: &str) -> Self {
+    fn linked(ministry: &str, province: &str, data: Option<&Path>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         for name in ["up", "down"] {
             std::fs::create_dir(directory.path().join(name)).expect("a directory");
         }
         let mut ministry = Node::prepare(directory.path(), "ministry", "000000000", ministry);
-        let mut province = Node::prepare(directory.path(), "province", "370000000", province);
-        let (request, bundle) = (directory.path().join("province/enrolment.request"), directory.path().join("bundle"));
+        let data = data.map_or_else(|| directory.path().join("province"), Path::to_owned);
+        let mut province = Node::prepare_in(directory.path(), "province", &data, "370000000", province);
+        let (request, bundle) = (data.join("enrolment.request"), directory.path().join("bundle"));
         let (request, bundle) = (request.to_str().expect("a path"), bundle.to_str().expect("a path"));
         let sign = ministry.command(&["enrol", "sign", "--request", request, "--out", bundle]);
         assert!(sign.status.success(), "{}", String::from_utf8_lossy(&sign.stderr));

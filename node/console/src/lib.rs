@@ -4,6 +4,7 @@
 //! that changes something is answered only when what it changed is durable. Nothing here holds state: calls run on the
 //! node's core thread ([`Node::call`]), SQL on the table engine.
 
+mod backup;
 mod dictionary;
 mod exchange;
 mod node;
@@ -11,7 +12,7 @@ mod problem;
 mod status;
 mod storage;
 
-pub use node::{Call, Node};
+pub use node::{Call, Node, WriteBackup};
 pub use problem::Problem;
 
 use axum::Router;
@@ -27,6 +28,8 @@ const BODY_BYTES: usize = 128 << 20;
 pub fn router(node: Node) -> Router {
     let api = Router::new()
         .route("/status", get(status::status))
+        .route("/backup", get(backup::backup))
+        .route("/restore/acceptance", post(backup::accept))
         .route("/dictionary", get(dictionary::lines))
         .route("/dictionary/{line}/releases", get(dictionary::releases).post(dictionary::release))
         .route("/dictionary/{line}/sets/{set}", post(dictionary::import))

@@ -5,6 +5,7 @@ use jincai_core::Core;
 use jincai_journal::Log;
 use jincai_tables::Tables;
 use jincai_types::{Digest, Millis};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +15,9 @@ pub(crate) type Release = Box<dyn FnOnce() + Send>;
 
 /// Runs with the core; returns what lets the caller go.
 type Run = Box<dyn FnOnce(&mut Core, Millis, &dyn Log) -> Release + Send>;
+
+/// Writes a backup of the node; the error is for the log.
+pub type WriteBackup = Box<dyn Fn(&mut dyn Write) -> Result<(), String> + Send + Sync>;
 
 /// Something to do on the core thread.
 pub struct Call {
@@ -27,6 +31,7 @@ pub struct Node {
     calls: mpsc::Sender<Call>,
     tables: Arc<Tables>,
     token: Digest,
+    backup: Arc<WriteBackup>,
     /// Milliseconds since 1970 of the core's last tick.
     progress: Arc<AtomicU64>,
     clock: fn() -> Millis,
@@ -39,10 +44,11 @@ impl Node {
         calls: mpsc::Sender<Call>,
         tables: Arc<Tables>,
         token: Digest,
+        backup: WriteBackup,
         progress: Arc<AtomicU64>,
         clock: fn() -> Millis,
     ) -> Self {
-        Self { calls, tables, token, progress, clock }
+        Self { calls, tables, token, backup: Arc::new(backup), progress, clock }
     }
 
     /// Runs something on the core thread. The answer comes when all that was staged by then is durable.
@@ -64,6 +70,10 @@ impl Node {
     #[must_use]
     pub fn tables(&self) -> &Arc<Tables> {
         &self.tables
+    }
+
+    pub(crate) fn backup(&self) -> Arc<WriteBackup> {
+        Arc::clone(&self.backup)
     }
 
     pub(crate) fn is_token(&self, token: &str) -> bool {

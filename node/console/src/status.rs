@@ -71,11 +71,12 @@ pub(crate) async fn status(State(node): State<Node>) -> Result<Json<Value>, Prob
             let links: Vec<Value> = exchange
                 .links()
                 .into_iter()
-                .map(|l| json!({ "peer": l.peer, "up": l.up, "batches": l.batches, "bytes": l.bytes, "last_receipt": l.last_receipt }))
+                .map(|l| json!({ "peer": l.peer, "up": l.up, "full": l.full, "batches": l.batches, "bytes": l.bytes, "last_receipt": l.last_receipt }))
                 .collect();
             json!({
                 "authority": exchange.authority(),
                 "catching_up": exchange.is_catching_up(),
+                "full": exchange.is_full(),
                 "undelivered_lanes": exchange.undelivered().len(),
                 "lost": exchange.gone().iter().map(|g| json!({
                     "lane": g.lane.to_string(), "after": g.from.sequence, "to": g.to.sequence, "epoch": g.to.epoch.to_string(),
@@ -116,6 +117,8 @@ pub(crate) async fn metrics(State(node): State<Node>) -> Result<Response, Proble
             gauge("jincai_receipt_age_milliseconds", "Time since a neighbour last signed for something.", &|l| {
                 if l.last_receipt == 0 { 0 } else { now.saturating_sub(l.last_receipt) }
             });
+            let full = u64::from(core.exchange().is_full());
+            write_metric(&mut out, "jincai_full", "Whether there is no room to take anything.", "gauge", &[("", full)]);
             write_metric(&mut out, "jincai_durable_record", "Last durable record.", "gauge", &[("", core.durable())]);
             out
         })

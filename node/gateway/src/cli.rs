@@ -79,6 +79,16 @@ pub(crate) enum Command {
     /// The journal of a node that is not running.
     #[command(subcommand)]
     Journal(Journal),
+    /// Write a backup of the running node to a file; it holds the node's keys.
+    Backup {
+        #[command(flatten)]
+        node: Node,
+        /// The file.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Lay a backup back, for a node that is not running.
+    Restore(Restore),
     /// Four nodes, real data, a kill on the way; every step checked.
     Demo {
         /// Leave the nodes running at the end.
@@ -109,6 +119,38 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Args)]
+#[group(id = "what", required = true, args = ["from", "before_damage", "accept"])]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// The backup.
+    #[arg(long)]
+    pub(crate) from: Option<PathBuf>,
+    /// Only up to this record.
+    #[arg(long, requires = "from", conflicts_with = "time")]
+    pub(crate) record: Option<u64>,
+    /// Only up to this time, such as 2026-11-24T08:00:00+08:00.
+    #[arg(long, requires = "from", value_parser = rfc3339)]
+    pub(crate) time: Option<u64>,
+    /// Set the journal and the files that are there aside instead of refusing.
+    #[arg(long, requires = "from")]
+    pub(crate) set_aside: bool,
+    /// Without a backup: set a damaged journal back to before its first damage.
+    #[arg(long)]
+    pub(crate) before_damage: bool,
+    /// At a running node that was restored: go on without the neighbours that have not answered.
+    #[arg(long)]
+    pub(crate) accept: bool,
+}
+
+/// Milliseconds since 1970 of a time as RFC 3339 writes it.
+fn rfc3339(text: &str) -> Result<u64, String> {
+    let time =
+        chrono::DateTime::parse_from_rfc3339(text).map_err(|e| format!("{e}; as in 2026-11-24T08:00:00+08:00"))?;
+    u64::try_from(time.timestamp_millis()).map_err(|_| "a time after 1970 is wanted".into())
 }
 
 #[derive(Subcommand)]
@@ -294,6 +336,14 @@ pub(crate) enum Envelope {
 pub(crate) enum Journal {
     /// Read everything and say what is damaged; nothing is written.
     Verify(Node),
+    /// Put back what is damaged or missing, from a backup.
+    Repair {
+        #[command(flatten)]
+        node: Node,
+        /// The backup.
+        #[arg(long)]
+        from: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::error::{Error, read};
 use serde_json::Value;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 /// A client of one node.
@@ -76,6 +77,35 @@ impl Client {
             return Err(failed(&text));
         }
         response.body_mut().with_config().limit(1 << 26).read_to_vec().map_err(|e| failed(&e))
+    }
+
+    /// GET of something long, into a file; it may take as long as it takes.
+    pub(crate) fn download(
+        &self,
+        path: &str,
+        out: &mut dyn Write,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<u64, Error> {
+        let failed = |e: &dyn std::fmt::Display| Error::Api(format!("{}{path}: {e}", self.base));
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let request = agent.get(format!("{}{path}", self.base));
+        let sent = request.header("authorization", format!("Bearer {}", self.token)).call();
+        let mut response = sent.map_err(|e| failed(&e))?;
+        if response.status().as_u16() != 200 {
+            let text = response.body_mut().read_to_string().unwrap_or_default();
+            return Err(failed(&text));
+        }
+        let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
+        let (mut buffer, mut done) = (vec![0; 1 << 20], 0);
+        loop {
+            let read = body.read(&mut buffer).map_err(|e| failed(&e))?;
+            if read == 0 {
+                return Ok(done);
+            }
+            out.write_all(&buffer[..read]).map_err(|source| Error::System { what: "the file", source })?;
+            done += read as u64;
+            progress(done);
+        }
     }
 
     /// POST; an answer that is no success is an error.

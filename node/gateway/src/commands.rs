@@ -1,7 +1,9 @@
 //! What each command does.
 
+use crate::backup::{From, restore};
 use crate::cli::{
-    Bench, Cli, Collect, Command, ConfigCommand, Dict, Enrol, Envelope, Format, Journal, Node, Queue, SpecCommand,
+    Bench, Cli, Collect, Command, ConfigCommand, Dict, Enrol, Envelope, Format, Journal, Node, Queue, Restore,
+    SpecCommand,
 };
 use crate::client::Client;
 use crate::config::{self, Config};
@@ -10,8 +12,9 @@ use crate::error::{Error, read};
 use crate::output::{complain, progress, progress_done, say, show, table};
 use crate::{bench, demo, run};
 use jincai_crypto::verify_evidence;
-use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Quarantine};
+use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Point, Quarantine};
 use serde_json::{Value, json};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 const CSV: &str = "text/csv";
@@ -58,6 +61,9 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Queue(Queue::Lanes(node)) => get(&node, "/api/v1/lanes"),
         Command::Envelope(command) => envelope(command),
         Command::Journal(Journal::Verify(node)) => journal_verify(&node),
+        Command::Journal(Journal::Repair { node, from }) => journal_repair(&node, &from),
+        Command::Backup { node, out } => backup(&node, &out),
+        Command::Restore(restore) => set_back(&restore),
         Command::Demo { keep, dir } => demo::run(keep, dir),
         Command::Bench(Bench::Relay { transport, messages, json }) => bench::relay(&transport, messages, json),
         Command::Sim { nodes, days, seeds, faults, json } => simulate(nodes, days, &seeds, &faults, json),
@@ -331,6 +337,58 @@ fn journal_verify(node: &Node) -> Result<(), Error> {
     } else {
         Err(Error::Check("the journal is damaged; «jincai journal repair» mends it from a backup".into()))
     }
+}
+
+fn journal_repair(node: &Node, from: &Path) -> Result<(), Error> {
+    let done = crate::backup::mend(&Config::load(&node.config)?, from)?;
+    let segments: Vec<String> = done.segments.iter().map(|segment| format!("{segment:016x}")).collect();
+    show(&json!({ "segments": segments, "files": done.files }), node.json);
+    if done.segments.is_empty() && done.files.is_empty() && !node.json {
+        say("nothing was damaged");
+    }
+    Ok(())
+}
+
+/// Takes a backup of the running node, and reads it again before it gets its name.
+fn backup(node: &Node, out: &Path) -> Result<(), Error> {
+    let unfinished = out.with_extension("unfinished");
+    let file = |source| Error::File { path: unfinished.clone(), source };
+    let mut options = std::fs::OpenOptions::new();
+    let mut target = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished).map_err(file)?;
+    client(node)?.download("/api/v1/backup", &mut target, &mut |bytes| progress(&format!("{} MiB", bytes >> 20)))?;
+    progress_done();
+    target.sync_all().map_err(file)?;
+    let manifest = crate::backup::unpack(&unfinished, None)?;
+    std::fs::rename(&unfinished, out).map_err(file)?;
+    let bytes = out.metadata().map_err(file)?.len();
+    let value = json!({
+        "file": out, "bytes": bytes, "authority": manifest.authority, "restorable_from_record": manifest.through,
+        "last": manifest.last, "time": manifest.time,
+    });
+    show(&value, node.json);
+    Ok(())
+}
+
+fn set_back(wanted: &Restore) -> Result<(), Error> {
+    let config = Config::load(&wanted.node.config)?;
+    if wanted.accept {
+        return post(&wanted.node, "/api/v1/restore/acceptance");
+    }
+    let point = match (wanted.record, wanted.time) {
+        (Some(record), _) => Point::Record(record),
+        (None, Some(time)) => Point::Time(time),
+        (None, None) => Point::End,
+    };
+    let done = match &wanted.from {
+        Some(path) => restore(&config, From::Backup(path, point), wanted.set_aside)?,
+        None => restore(&config, From::BeforeDamage, true)?,
+    };
+    show(&json!({ "last": done.last, "time": done.time }), wanted.node.json);
+    if !wanted.node.json {
+        say("Next: jincai run. The node opens a new epoch, asks its neighbours for what it has forgotten,");
+        say("and takes nothing new until they have answered (status: catching_up).");
+    }
+    Ok(())
 }
 
 fn simulate(nodes: usize, days: Option<u64>, seeds: &str, faults: &str, json: bool) -> Result<(), Error> {

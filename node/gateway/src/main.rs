@@ -1,5 +1,6 @@
 //! `jincai`: the gateway node and its command line.
 
+mod backup;
 mod bench;
 mod checkpoint;
 mod cli;

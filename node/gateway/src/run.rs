@@ -1,5 +1,6 @@
 //! `jincai run`: opens the journal, starts the core's thread, the links and the API, and stops them in order.
 
+use crate::backup::{self, Source};
 use crate::checkpoint::Checkpoints;
 use crate::clock;
 use crate::config::Config;
@@ -15,6 +16,7 @@ use jincai_exchange::{Opening, Setup};
 use jincai_journal::{Blobs, DirBlobs, DirDisk, Engine, Journal, Recovery, Urgency, read_snapshot};
 use jincai_tables::Tables;
 use std::collections::VecDeque;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,6 +47,7 @@ pub(crate) struct Running {
 
 /// Starts a node.
 pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
+    backup::check_placed(config)?;
     let enrolment = Enrolment::load(config)?;
     let keys = enrol::keys(config)?;
     let token = sha256(String::from_utf8_lossy(&read(&config.file("token"))?).trim().as_bytes());
@@ -85,6 +88,8 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let journal = Journal::start(engine, Box::new(clock::now), Arc::clone(&durable).callback(inputs.clone()))?;
     let (transports, links) = Links::start(config, &enrolment, tls, log.clone(), inputs.clone()).await?;
     carry_out(first, &tables, &links);
+    let source =
+        Source { authority: config.authority, data: config.data.clone(), log: log.clone(), blobs: Arc::clone(&blobs) };
     let checkpoints = Checkpoints::new(blobs, config.journal.checkpoint_mib << 20);
     let progress = Arc::new(AtomicU64::new(clock::now()));
     let shell = Shell {
@@ -111,7 +116,8 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     tokio::spawn(release_idle(Arc::clone(&tables)));
     let (calls, queue) = mpsc::channel(CALLS);
     tokio::spawn(forward(queue, inputs.clone()));
-    let node = Node::new(calls, tables, token, progress, clock::now);
+    let write_backup = Box::new(move |out: &mut dyn Write| source.write(out).map_err(|error| error.to_string()));
+    let node = Node::new(calls, tables, token, write_backup, progress, clock::now);
     let bind = |source| Error::System { what: "http.listen", source };
     let listener = TcpListener::bind(config.http.listen).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;

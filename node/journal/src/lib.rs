@@ -8,6 +8,7 @@
 //! dropped or altered silently (damage below the highest durable mark is [quarantined](Quarantine), not cut); a failed
 //! write or sync poisons the engine, and nothing is retried. It refuses to know what records mean.
 
+mod backup;
 mod base;
 mod blobs;
 mod carry;
@@ -19,15 +20,18 @@ mod index;
 mod memory;
 mod reader;
 mod recovery;
+mod repair;
 mod reserve;
 mod scan;
 mod segment;
+mod set_back;
 mod survey;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod writer;
 
+pub use backup::{BackupFile, BackupReport, Point, SetBack, backup, set_back};
 pub use base::{Base, prepare_base, read_snapshot};
 pub use blobs::{Blob, BlobWriter, Blobs, DirBlobs, MemoryBlobs};
 pub use carry::write_carried;
@@ -38,6 +42,7 @@ pub use format::{COMMIT_BYTES_MAX, RECORD_BYTES_MAX, Record, Stored};
 pub use memory::MemoryDisk;
 pub use reader::{Log, Reader};
 pub use recovery::Recovery;
+pub use repair::{Repaired, repair};
 pub use reserve::Space;
 pub use survey::{Cut, Quarantine};
 pub use verify::{VerifyReport, verify};

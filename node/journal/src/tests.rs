@@ -1,5 +1,6 @@
 //! Tests through the public doors, on the disk's faulty twin and on a real directory.
 
+mod backup;
 mod base;
 mod blobs;
 mod damage;
