@@ -277,7 +277,7 @@ fn a_full_neighbour_is_shown_and_gets_everything_later() {
 #[test]
 fn a_disk_that_turns_read_only_stops_the_node_and_loses_nothing() {
     let volume = Volume::new("ext4", 128, ",errors=remount-ro");
-    let mut node = Node::ministry_in(&volume.path().join("data"));
+    let mut node = Node::ministry_on(&volume.path().join("data"), "free_mib = 16\n");
     node.start();
     let book = Book::default();
     book.fill(

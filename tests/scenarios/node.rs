@@ -212,7 +212,8 @@ impl Node {
 
     /// Any request.
     pub(crate) fn request(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, Value) {
-        self.try_request(method, path, token, body).expect("the node answers")
+        let answer = self.try_request(method, path, token, body);
+        answer.unwrap_or_else(|| panic!("{method} {path}: no answer; its log: {}", self.log()))
     }
 
     /// POST with the token; `None` if there was no answer.

@@ -202,7 +202,8 @@ fn snapshots_replace_segments_and_a_restart_finds_everything() {
     for round in 0..3 {
         for number in 0..60 {
             let body = json!({ "to": "000000000", "id": format!("{round}-{number}"), "text": big }).to_string();
-            assert_eq!(node.post("/api/v1/messages", &body).0, 200);
+            let (status, value) = node.post("/api/v1/messages", &body);
+            assert_eq!(status, 200, "{value}: {}", node.log());
         }
         wait_for("a snapshot", || node.log().contains("a snapshot has replaced").then_some(()));
         if round == 1 {

@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use jincai_core::{Core, Snapshot};
-use jincai_journal::{Base, Blobs, Journal, Log, Reader, Record, prepare_base};
+use jincai_journal::{Base, Blobs, Journal, Reader, Record, prepare_base};
 use jincai_types::RecordNumber;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -61,7 +61,8 @@ impl Checkpoints {
             Phase::Writing(receiver) => match receiver.try_recv() {
                 Ok(Ok(base)) => {
                     journal.checkpoint(base.clone())?;
-                    Phase::Submitted(base, log.end())
+                    // What was handed over before it lies before it in the journal too.
+                    Phase::Submitted(base, core.staged())
                 }
                 Ok(Err(error)) => {
                     tracing::error!(code = error.code(), %error, "a snapshot could not be written; the journal keeps its segments");
@@ -75,6 +76,7 @@ impl Checkpoints {
                 Phase::Idle
             }
             Phase::Submitted(base, after) if core.durable() > after => {
+                tracing::warn!(through = base.through, "the journal has not taken a snapshot; the next one follows");
                 self.discard(&base, log);
                 Phase::Idle
             }

@@ -139,6 +139,10 @@ impl Shell {
             self.step(Event::Durable(durable))?;
         }
         let full = self.durable.is_full();
+        if full && !self.core.exchange().is_full() {
+            // What was taken before is owed an answer: the reserve is there for it too.
+            self.journal.append(Vec::new(), Urgency::Reserve)?;
+        }
         self.core.set_full(full, clock::now(), &self.log);
         let mut turn = self.core.turn(clock::now(), &self.log)?;
         let records = std::mem::take(&mut turn.records);

@@ -231,7 +231,8 @@ impl<D: Disk> Writer<D> {
 
     fn checkpoint(&mut self, now: Millis, base: Base) -> Result<(), Error> {
         match self.engine.checkpoint(now, base) {
-            Err(Error::Full) => Ok(()),
+            // Nothing was written: the base before stays, and its owner sees that this one was not taken.
+            Err(Error::Full | Error::BlobDamaged { .. }) => Ok(()),
             done => done,
         }
     }
