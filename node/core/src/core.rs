@@ -9,8 +9,8 @@ use jincai_exchange::{Context, Exchange, LinkKind, Notice, Opening, Outgoing, Ou
 use jincai_journal::{Blobs, Log, Record};
 use jincai_storage::{Judged, ReconcileLine, Spec, Staged, Storage, WriteReport, judge};
 use jincai_types::{
-    Attributes, AuthorityId, Destination, Digest, Epoch, Lane, Millis, PartRecord, Priority, RecordNumber, TableEffect,
-    decode, encode,
+    Attributes, AuthorityId, Destination, Digest, Epoch, Lane, Millis, Mutation, PartRecord, Priority, RecordNumber,
+    TableEffect, decode, encode, mutated,
 };
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
@@ -179,7 +179,8 @@ impl Core {
         self.appended = next - 1;
         self.sends.extend(out.sends);
         let mut actions = Vec::new();
-        while self.sends.front().is_some_and(|send| send.after <= self.durable) {
+        while self.sends.front().is_some_and(|send| send.after <= self.durable || mutated(Mutation::SendBeforeDurable))
+        {
             actions.extend(self.sends.pop_front().map(Action::Send));
         }
         while self.tables.front().is_some_and(|(after, _)| *after <= self.durable) {
@@ -213,7 +214,7 @@ impl Core {
     /// The number up to which records are known to be durable.
     #[must_use]
     pub fn durable(&self) -> RecordNumber {
-        self.durable
+        if mutated(Mutation::AcknowledgeBeforeDurable) { self.appended } else { self.durable }
     }
 
     /// The exchange, for reports.

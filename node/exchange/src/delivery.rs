@@ -12,7 +12,7 @@ use crate::exchange::Exchange;
 use crate::link::Key;
 use crate::output::Context;
 use crate::record::{self, Delivered, kind};
-use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis};
+use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Mutation, mutated};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
@@ -125,7 +125,8 @@ impl Exchange {
             if !self.directory.tree().is_member(lane.destination, issuer) {
                 continue;
             }
-            if self.deliveries.receipts.get(&(lane, issuer)).is_some_and(|d| d.epoch < restored) {
+            let older = |d: &Delivered| d.epoch < restored && !mutated(Mutation::KeepReceiptsOfRestored);
+            if self.deliveries.receipts.get(&(lane, issuer)).is_some_and(older) {
                 self.deliveries.receipts.remove(&(lane, issuer));
             }
             self.deliveries.watch_now(lane, pause);
@@ -161,7 +162,7 @@ impl Exchange {
     pub(crate) fn tell_ends(&mut self, ctx: &mut Context<'_>) {
         let due = self.deliveries.behind.iter().filter(|(_, (at, _))| *at <= ctx.now);
         let due: Vec<Lane> = due.map(|(lane, _)| *lane).take(LOOKED_AT).collect();
-        for lane in due {
+        for lane in due.into_iter().filter(|_| !mutated(Mutation::TellNoEnds)) {
             let end = self.end_of(&lane);
             if self.all_have(&lane, end.key()) {
                 self.deliveries.behind.remove(&lane);

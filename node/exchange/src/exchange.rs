@@ -16,7 +16,9 @@ use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Rooms};
 use jincai_crypto::{BatchView, CardChain, Directory, Entropy, KeyRing};
 use jincai_journal::{Log, Stored};
 use jincai_policies::LinkPolicy;
-use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber};
+use jincai_types::{
+    AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Mutation, Priority, RecordNumber, mutated,
+};
 use minicbor::bytes::ByteVec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -204,7 +206,8 @@ impl Exchange {
 
     /// Begins a run, after everything before it was rebuilt.
     fn begin(&mut self, opening: Opening, ctx: &mut Context<'_>) -> Result<(), Error> {
-        if opening != Opening::Clean || self.epoch == Epoch::default() {
+        let kept = opening == Opening::Restored && mutated(Mutation::KeepEpochAfterRestore);
+        if (opening != Opening::Clean && !kept) || self.epoch == Epoch::default() {
             let number = ctx.now.max(self.epoch.number + 1);
             self.epoch = Epoch { number, salt: self.entropy.number()? };
             ctx.out.record(kind::EPOCH, record::to_body(&self.epoch));
@@ -240,14 +243,17 @@ impl Exchange {
                     }
                 };
                 let held = Held::new(stored.number, &view, body.len() - start, after);
-                if from.is_none() {
+                if from.is_none() && !mutated(Mutation::ReuseSequences) {
                     self.outbox.restore(lane, held.previous, held.end);
-                } else {
+                } else if from.is_some() {
                     let chain = self.chains.entry(lane).or_default();
                     chain.raise_to(statement.previous);
                     chain.advance(statement, digest);
                 }
                 self.take(lane, held, from, ctx.now);
+                if mutated(Mutation::ForgetRelayCustody) && from.is_some() {
+                    self.links.values_mut().for_each(|link| link.discard(&lane, held.end));
+                }
             }
             kind::LATE | kind::TAKEN_BACK | kind::AGAIN => self.replay_aside(stored, ctx.now)?,
             kind::GONE => self.note_gone(record::from_body("gone", body)?),
@@ -550,6 +556,7 @@ impl Exchange {
         effect: Vec<u8>,
         ctx: &mut Context<'_>,
     ) -> Result<RecordNumber, Error> {
+        let cause = cause.filter(|_| !mutated(Mutation::EffectWithoutCause));
         let record = EffectRecord { cause, room: room.to_owned(), used, effect: ByteVec::from(effect) };
         let body = record::to_body(&record);
         let length = body.len();

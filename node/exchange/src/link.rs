@@ -6,7 +6,9 @@
 use crate::{HopOrder, Payload};
 use jincai_crypto::BatchView;
 use jincai_policies::LinkPolicy;
-use jincai_types::{Destination, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber, Sequence};
+use jincai_types::{
+    Destination, Epoch, Lane, LanePosition, Millis, Mutation, Priority, RecordNumber, Sequence, mutated,
+};
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -362,7 +364,9 @@ impl Link {
     pub(crate) fn rewind(&mut self, lane: &Lane, to: Key, now: Millis) {
         let Some(queue) = self.queues.get_mut(lane) else { return };
         if to < queue.sent {
-            self.in_flight[lane.class.index()] -= queue.bytes_between(queue.confirmed.max(to), queue.sent);
+            if !mutated(Mutation::LoseCredit) {
+                self.in_flight[lane.class.index()] -= queue.bytes_between(queue.confirmed.max(to), queue.sent);
+            }
             queue.sent = to;
             queue.confirmed = queue.confirmed.min(to);
             queue.progress = now;

@@ -85,6 +85,16 @@ impl Exchange {
         self.chains.get(lane).map(crate::chain::Chain::position).unwrap_or_default()
     }
 
+    /// Everything that is in custody: for whom, of which lane, its end, and the record that holds it.
+    pub fn custody(&self) -> impl Iterator<Item = (AuthorityId, Lane, LanePosition, RecordNumber)> {
+        let of = |(peer, link): (&AuthorityId, &crate::link::Link)| {
+            let peer = *peer;
+            let held = link.custody().map(move |(lane, held)| (peer, *lane, held.end, held.record));
+            held.collect::<Vec<_>>()
+        };
+        self.links.iter().flat_map(of)
+    }
+
     /// Lanes that end here.
     #[must_use]
     pub fn inbound(&self) -> Vec<InboundReport> {
