@@ -156,7 +156,10 @@ impl Core {
             Event::LinkUp(peer, kind) => self.exchange.link_up(peer, kind, ctx),
             Event::LinkDown(peer) => self.exchange.link_down(peer, now),
             Event::Frame(peer, bytes) => self.exchange.frame(peer, &bytes, ctx)?,
-            Event::Durable(number) => self.durable = number,
+            Event::Durable(number) => {
+                self.durable = number;
+                self.out.note_durable(number);
+            }
             Event::Tick => {
                 self.exchange.tick(ctx)?;
                 self.collect(now, false, log)?;
@@ -174,9 +177,8 @@ impl Core {
             self.flush(now, log)?;
         }
         self.gather_tables();
-        let next = self.out.last() + 1;
-        let out = std::mem::replace(&mut self.out, Output::new(next));
-        self.appended = next - 1;
+        let out = self.out.take();
+        self.appended = self.out.last();
         self.sends.extend(out.sends);
         let mut actions = Vec::new();
         while self.sends.front().is_some_and(|send| send.after <= self.durable || mutated(Mutation::SendBeforeDurable))
