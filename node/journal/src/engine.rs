@@ -383,7 +383,16 @@ impl<D: Disk> Engine<D> {
         };
         let how = (now, urgency);
         let (file, length, reserved) = self.reserve.segment(&*self.disk, &self.config, segment, BLOCK + needed, how)?;
-        establish(&*self.disk, &header, &*file, |_| Ok(()))?;
+        match establish(&*self.disk, &header, &*file, |_| Ok(())) {
+            // The segment took the last of the room, and HEAD found none: it goes again, and nothing has happened.
+            Err(error) if error.is_full() => {
+                self.reserve.note_failure(now);
+                self.disk.remove(&format::segment_name(segment))?;
+                self.disk.sync_dir()?;
+                return Err(Error::Full);
+            }
+            established => established?,
+        }
         let current = Current { segment, first_record, file, offset: BLOCK, length, reserved };
         self.shared.synced(current.span(), self.durable_record, self.time);
         self.state = State::Writing(current);
