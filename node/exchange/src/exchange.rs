@@ -314,9 +314,17 @@ impl Exchange {
         }
     }
 
+    /// Where a lane goes on from here. Never to its origin, which has it: a batch that came a wrong way would be held for
+    /// a receipt that nobody signs.
+    pub(crate) fn hops(&self, lane: &Lane, from: Option<AuthorityId>) -> Vec<AuthorityId> {
+        let mut hops = self.directory.tree().next_hops(self.me, lane.destination, from);
+        hops.retain(|hop| *hop != lane.origin);
+        hops
+    }
+
     /// Takes a batch that is (being made) durable: into custody for the next hops, and to be applied if it is for us.
     pub(crate) fn take(&mut self, lane: Lane, held: Held, from: Option<AuthorityId>, now: Millis) {
-        for hop in self.directory.tree().next_hops(self.me, lane.destination, from) {
+        for hop in self.hops(&lane, from) {
             self.links.entry(hop).or_default().hold(lane, held, now);
         }
         if lane.origin == self.me || !matches!(lane.destination, Destination::Authority(_)) {
@@ -445,9 +453,14 @@ impl Exchange {
         ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
     }
 
-    /// Says hello; `heard` asks the peer for its own, as long as that has not come.
+    /// Says hello, and asks the peer for its own as long as that has not come.
     pub(crate) fn say_hello(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
         let heard = self.links.get(&peer).is_some_and(|l| l.greeted);
+        self.say_hello_as(peer, heard, ctx);
+    }
+
+    /// Says hello; a peer that was not `heard` answers with its own.
+    fn say_hello_as(&mut self, peer: AuthorityId, heard: bool, ctx: &mut Context<'_>) {
         let hello = Frame::Hello {
             low: PROTOCOL_VERSION,
             high: PROTOCOL_VERSION,
@@ -481,6 +494,9 @@ impl Exchange {
             let due = self.links.get_mut(&peer).is_some_and(|l| l.offers(ctx.now));
             if due {
                 self.offer_slots(peer, ctx);
+            }
+            if self.links.get_mut(&peer).is_some_and(|l| l.knocks(&self.policy, ctx.now)) {
+                self.say_hello_as(peer, false, ctx);
             }
             if due && self.links.get(&peer).is_some_and(|l| !l.greeted) {
                 self.say_hello(peer, ctx);

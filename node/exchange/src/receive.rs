@@ -84,12 +84,13 @@ impl Exchange {
             return Err(Error::Version { low, high, ours: PROTOCOL_VERSION });
         }
         link.greeted = true;
-        if self.full {
-            self.say_intake(peer, ctx);
-        }
         self.heard_epoch(peer, epoch, ctx);
         if !heard {
             self.say_hello(peer, ctx);
+        }
+        if self.full || !heard {
+            // Said when there is room too: what was said last may have been lost.
+            self.say_intake(peer, ctx);
         }
         Ok(())
     }
@@ -120,7 +121,7 @@ impl Exchange {
         };
         let lane = view.statement.lane;
         let member = self.directory.tree().is_member(lane.destination, self.me);
-        let hops = self.directory.tree().next_hops(self.me, lane.destination, Some(peer));
+        let hops = self.hops(&lane, Some(peer));
         let group = !matches!(lane.destination, Destination::Authority(_));
         if lane.origin == self.me {
             return self.take_back(peer, &view, bytes, ctx);

@@ -13,6 +13,8 @@ pub struct LinkReport {
     pub up: bool,
     /// Whether it has said that it has no room for batches.
     pub full: bool,
+    /// The newest epoch in which it has spoken.
+    pub epoch: jincai_types::Epoch,
     /// Batches in custody for it.
     pub batches: u64,
     /// Bytes in custody for it.
@@ -62,6 +64,7 @@ impl Exchange {
                 peer: *peer,
                 up: link.up.is_some() && link.greeted,
                 full: link.full,
+                epoch: link.epoch,
                 batches,
                 bytes,
                 last_receipt: link.last_receipt,
