@@ -13,7 +13,7 @@ use crate::link::Key;
 use crate::output::Context;
 use crate::record::{self, Delivered, kind};
 use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Mutation, mutated};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 /// A destination is told where a lane ends if it has not signed for that after so many retry times; then ever more rarely.
@@ -120,8 +120,7 @@ impl Exchange {
     /// A destination was set back: what it signed for before that says nothing any more.
     pub(crate) fn forget_receipts_of(&mut self, issuer: AuthorityId, restored: Epoch) {
         let pause = self.first_tell();
-        let lanes: Vec<Lane> = self.outbox.positions().map(|(lane, _)| *lane).collect();
-        for lane in lanes {
+        for lane in self.our_lanes() {
             if !self.directory.tree().is_member(lane.destination, issuer) {
                 continue;
             }
@@ -131,6 +130,13 @@ impl Exchange {
             }
             self.deliveries.watch_now(lane, pause);
         }
+    }
+
+    /// Every lane that begins here: those that were sealed on, and those of which a batch was taken back, perhaps without
+    /// what came before it.
+    pub(crate) fn our_lanes(&self) -> BTreeSet<Lane> {
+        let taken_back = self.shelf.keys().filter(|lane| lane.origin == self.me);
+        self.outbox.positions().map(|(lane, _)| lane).chain(taken_back).copied().collect()
     }
 
     /// Whether every destination has signed for a lane up to a place; a group without members has.

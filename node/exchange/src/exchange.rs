@@ -128,8 +128,8 @@ pub struct Exchange {
     pub(crate) said_epochs: BTreeMap<AuthorityId, Epoch>,
     /// Messages to us that were lost for good.
     pub(crate) gone: Vec<Gone>,
-    /// The number of the last `end:` slot issued.
-    pub(crate) end_number: u64,
+    /// The number of the last slot issued that no record numbers.
+    pub(crate) said_number: u64,
     /// Somebody else knows the epoch that we are in.
     pub(crate) accepted: bool,
     /// A second node runs with our identity.
@@ -193,7 +193,7 @@ impl Exchange {
             restored_peers: BTreeMap::new(),
             said_epochs: BTreeMap::new(),
             gone: Vec::new(),
-            end_number: 0,
+            said_number: 0,
             accepted: false,
             twin: false,
             full: false,
@@ -210,8 +210,9 @@ impl Exchange {
         if (opening != Opening::Clean && !kept) || self.epoch == Epoch::default() {
             let number = ctx.now.max(self.epoch.number + 1);
             self.epoch = Epoch { number, salt: self.entropy.number()? };
-            ctx.out.record(kind::EPOCH, record::to_body(&self.epoch));
         }
+        // In a kept epoch too: slots are numbered by records, and what this run says comes behind what the last one said.
+        ctx.out.record(kind::EPOCH, record::to_body(&self.epoch));
         if opening == Opening::Restored {
             let restored = Restored { epoch: self.epoch, done: false };
             self.catch_up.restored = Some(restored);
@@ -220,8 +221,8 @@ impl Exchange {
         self.issue_card_slot();
         self.issue_restored_slot(ctx.out.last());
         let first_tell = self.first_tell();
-        for (lane, _) in self.outbox.positions() {
-            self.deliveries.watch(*lane, first_tell, ctx.now);
+        for lane in self.our_lanes() {
+            self.deliveries.watch(lane, first_tell, ctx.now);
         }
         self.unblock(ctx)
     }

@@ -150,6 +150,9 @@ impl World {
             self.network.seen.push_back(Seen { from, to, bytes: bytes.clone() });
         }
         self.report.frames += 1;
+        if self.report.frames > self.frames_max {
+            return Err(format!("I9: {} frames: somebody sends without end", self.frames_max));
+        }
         self.report.bytes += bytes.len() as u64;
         self.deliver(from, to, bytes.clone())?;
         self.after_frame(from, to, &bytes)

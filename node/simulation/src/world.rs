@@ -19,6 +19,9 @@ pub(crate) const BEGIN: Millis = 1_767_225_600_000;
 /// How long a world may take to settle when the faults have stopped.
 const SETTLE: Millis = 300_000;
 
+/// Frames per node and virtual second that no world needs.
+const FRAMES: u64 = 20;
+
 /// What to simulate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -85,6 +88,8 @@ pub(crate) struct World {
     order: u64,
     heap: BTreeMap<(Millis, u64), Happening>,
     pub(crate) network: Network,
+    /// More frames than this are a storm.
+    pub(crate) frames_max: u64,
     pub(crate) waiting: Vec<Waiting>,
     /// Acknowledged messages: id and destination.
     pub(crate) acknowledged: BTreeMap<String, AuthorityId>,
@@ -173,6 +178,7 @@ impl World {
             order: 0,
             heap: BTreeMap::new(),
             network: Network::default(),
+            frames_max: FRAMES * options.nodes as u64 * (options.seconds + SETTLE / 1000),
             waiting: Vec::new(),
             acknowledged: BTreeMap::new(),
             submitted: BTreeMap::new(),
