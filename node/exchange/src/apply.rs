@@ -108,6 +108,7 @@ impl Exchange {
             let (first, last) = (view.statement.first, view.statement.last);
             let within = applied.0 == view.statement.epoch && (first..=last).contains(&applied.1);
             let done = if within { applied.1 - (first - 1) } else { 0 };
+            assert!(done < view.items.len() as u64, "a batch that waits holds something that is not applied");
             let key = view.content_key(self.me, &self.keys);
             for index in usize::try_from(done).unwrap_or(usize::MAX)..view.items.len() {
                 let index = if mutated(Mutation::ReverseMessages) { view.items.len() - 1 - index } else { index };

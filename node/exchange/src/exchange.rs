@@ -573,9 +573,11 @@ impl Exchange {
         effect: Vec<u8>,
         ctx: &mut Context<'_>,
     ) -> Result<RecordNumber, Error> {
-        let cause = cause.filter(|_| !mutated(Mutation::EffectWithoutCause));
         let record = EffectRecord { cause, room: room.to_owned(), used, effect: ByteVec::from(effect) };
-        let body = record::to_body(&record);
+        let body = match mutated(Mutation::EffectWithoutCause) {
+            true => record::to_body(&EffectRecord { cause: None, ..record.clone() }),
+            false => record::to_body(&record),
+        };
         let length = body.len();
         let number = ctx.out.record(kind::EFFECT, body);
         self.apply_effect(number, length, &record, ctx.rooms)?;

@@ -65,8 +65,19 @@ pub(crate) fn is_settled(world: &World) -> bool {
     unsettled(world).is_empty()
 }
 
-/// What still waits, for people.
+/// As [`waits`], and what was acknowledged has arrived: an origin that has not heard yet that a destination was set back
+/// waits for nothing, and is wrong.
 pub(crate) fn unsettled(world: &World) -> String {
+    let waits = waits(world);
+    if !waits.is_empty() {
+        return waits;
+    }
+    let seen = world.nodes.iter().flat_map(|n| applied(n).into_values().flatten().map(|id| (id, n.id))).collect();
+    missing(world, &seen).join("; ")
+}
+
+/// What still waits, for people.
+fn waits(world: &World) -> String {
     let mut out = Vec::new();
     let release =
         world.nodes[0].running.as_ref().map(|r| r.core.rooms().dictionary.status().first().map_or(0, |l| l.number));
@@ -121,6 +132,23 @@ fn applied(node: &Node) -> BTreeMap<Lane, Vec<String>> {
     out
 }
 
+/// I1: what was acknowledged is applied where it should be, or is a dead letter there.
+fn missing(world: &World, seen: &BTreeMap<String, AuthorityId>) -> Vec<String> {
+    let letters_of = |node: &Node| -> Vec<(AuthorityId, String)> {
+        let exchange = node.running.as_ref().map(|r| r.core.exchange());
+        let letters = exchange.into_iter().flat_map(|e| e.dead_letters());
+        letters.map(|letter| (node.id, letter.id.clone())).collect()
+    };
+    let letters: BTreeSet<(AuthorityId, String)> = world.nodes.iter().flat_map(letters_of).collect();
+    let excused = |id: &str| {
+        let lane = id.strip_prefix(UNKNOWN).unwrap_or(id).split('#').next().unwrap_or_default();
+        world.lost.contains(id) || world.forked.iter().any(|forked| forked.to_string() == lane)
+    };
+    let arrived = |id: &String, to| seen.get(id) == Some(to) || letters.contains(&(*to, id.clone()));
+    let missing = world.acknowledged.iter().filter(|(id, to)| !arrived(id, to) && !excused(id));
+    missing.map(|(id, to)| format!("I1: {id} was acknowledged and is not applied at {to}")).collect()
+}
+
 /// Everything at the end.
 pub(crate) fn final_checks(world: &mut World) {
     let mut broken = Vec::new();
@@ -139,21 +167,8 @@ pub(crate) fn final_checks(world: &mut World) {
             }
         }
     }
-    let letters_of = |node: &Node| -> Vec<(AuthorityId, String)> {
-        let exchange = node.running.as_ref().map(|r| r.core.exchange());
-        let letters = exchange.into_iter().flat_map(|e| e.dead_letters());
-        letters.map(|letter| (node.id, letter.id.clone())).collect()
-    };
-    let letters: BTreeSet<(AuthorityId, String)> = world.nodes.iter().flat_map(letters_of).collect();
-    let excused = |id: &str| {
-        let lane = id.strip_prefix(UNKNOWN).unwrap_or(id).split('#').next().unwrap_or_default();
-        world.lost.contains(id) || world.forked.iter().any(|forked| forked.to_string() == lane)
-    };
-    for (id, to) in &world.acknowledged {
-        if seen.get(id) != Some(to) && !excused(id) && !letters.contains(&(*to, id.clone())) {
-            broken.push(format!("I1: {id} was acknowledged and is not applied at {to}"));
-        }
-    }
+    broken.extend(missing(world, &seen));
+    broken.extend(applied_and_refused(world, &seen));
     for (id, at) in seen.iter().filter(|(id, _)| !id.starts_with("refusal/")) {
         if world.submitted.get(id) != Some(at) {
             broken.push(format!("I5: {id} was applied at {at}, and nobody sent it there"));
@@ -163,6 +178,21 @@ pub(crate) fn final_checks(world: &mut World) {
     broken.extend(collected_equals_source(world));
     world.report.applied = seen.len() as u64;
     world.report.broken.extend(broken);
+}
+
+/// I1: a message is applied or a dead letter, never both; unless it was sent twice, or a node was set back.
+fn applied_and_refused(world: &World, seen: &BTreeMap<String, AuthorityId>) -> Vec<String> {
+    if world.report.faults.of(Fault::Restore) > 0 {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    for node in &world.nodes {
+        let letters = node.running.as_ref().into_iter().flat_map(|r| r.core.exchange().dead_letters());
+        for letter in letters.filter(|l| seen.get(&l.id) == Some(&node.id) && !world.retried.contains(&l.id)) {
+            out.push(format!("I1: {} was applied at {} and is a dead letter there too", letter.id, node.id));
+        }
+    }
+    out
 }
 
 fn one_root_per_release(world: &World) -> Vec<String> {
