@@ -21,6 +21,7 @@ test:
 	python3 tests/licences.py
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	$(CARGO) test --release --locked --workspace
+	$(CARGO) test --release --locked -p jincai-simulation --features mutations --test mutations
 
 # As far as it goes without running anything, with the full check of dependencies (builds cargo-deny once if it is missing).
 lint:

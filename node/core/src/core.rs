@@ -9,8 +9,8 @@ use jincai_exchange::{Context, Exchange, LinkKind, Notice, Opening, Outgoing, Ou
 use jincai_journal::{Blobs, Log, Record};
 use jincai_storage::{Judged, ReconcileLine, Spec, Staged, Storage, WriteReport, judge};
 use jincai_types::{
-    Attributes, AuthorityId, Destination, Digest, Epoch, Lane, Millis, PartRecord, Priority, RecordNumber, TableEffect,
-    decode, encode,
+    Attributes, AuthorityId, Destination, Digest, Epoch, Lane, Millis, Mutation, PartRecord, Priority, RecordNumber,
+    TableEffect, decode, encode, mutated,
 };
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
@@ -156,7 +156,10 @@ impl Core {
             Event::LinkUp(peer, kind) => self.exchange.link_up(peer, kind, ctx),
             Event::LinkDown(peer) => self.exchange.link_down(peer, now),
             Event::Frame(peer, bytes) => self.exchange.frame(peer, &bytes, ctx)?,
-            Event::Durable(number) => self.durable = number,
+            Event::Durable(number) => {
+                self.durable = number;
+                self.out.note_durable(number);
+            }
             Event::Tick => {
                 self.exchange.tick(ctx)?;
                 self.collect(now, false, log)?;
@@ -174,12 +177,12 @@ impl Core {
             self.flush(now, log)?;
         }
         self.gather_tables();
-        let next = self.out.last() + 1;
-        let out = std::mem::replace(&mut self.out, Output::new(next));
-        self.appended = next - 1;
+        let out = self.out.take();
+        self.appended = self.out.last();
         self.sends.extend(out.sends);
         let mut actions = Vec::new();
-        while self.sends.front().is_some_and(|send| send.after <= self.durable) {
+        while self.sends.front().is_some_and(|send| send.after <= self.durable || mutated(Mutation::SendBeforeDurable))
+        {
             actions.extend(self.sends.pop_front().map(Action::Send));
         }
         while self.tables.front().is_some_and(|(after, _)| *after <= self.durable) {
@@ -213,7 +216,7 @@ impl Core {
     /// The number up to which records are known to be durable.
     #[must_use]
     pub fn durable(&self) -> RecordNumber {
-        self.durable
+        if mutated(Mutation::AcknowledgeBeforeDurable) { self.appended } else { self.durable }
     }
 
     /// The exchange, for reports.

@@ -6,7 +6,7 @@
 
 use jincai_crypto::sha256;
 use jincai_exchange::{Decision, Delivery, Place, Refusal, RoomError};
-use jincai_types::{Digest, Lane, decode, encode};
+use jincai_types::{Digest, Lane, Mutation, decode, encode, mutated};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, VecDeque};
@@ -86,6 +86,9 @@ impl Inbox {
         let attributes = delivery.attributes;
         let content = short(&sha256(delivery.payload));
         match self.known.get(&name(&attributes.source, &attributes.id)) {
+            _ if mutated(Mutation::ForgetKnownIds) => {
+                Decision::Apply { effect: Self::effect(delivery), messages: Vec::new() }
+            }
             Some(held) if *held == content => Decision::Refuse(Refusal {
                 code: "JC-1302",
                 reason: "a message with this id has come before, with the same content".into(),

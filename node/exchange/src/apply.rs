@@ -8,7 +8,9 @@ use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal};
 use crate::{Error, Rooms};
 use jincai_crypto::{BatchView, KeyRing, sha256};
 use jincai_journal::Log;
-use jincai_types::{Attributes, AuthorityId, Destination, Digest, Lane, Priority, RecordNumber, Requirement};
+use jincai_types::{
+    Attributes, AuthorityId, Destination, Digest, Lane, Mutation, Priority, RecordNumber, Requirement, mutated,
+};
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -106,8 +108,10 @@ impl Exchange {
             let (first, last) = (view.statement.first, view.statement.last);
             let within = applied.0 == view.statement.epoch && (first..=last).contains(&applied.1);
             let done = if within { applied.1 - (first - 1) } else { 0 };
+            assert!(done < view.items.len() as u64, "a batch that waits holds something that is not applied");
             let key = view.content_key(self.me, &self.keys);
             for index in usize::try_from(done).unwrap_or(usize::MAX)..view.items.len() {
+                let index = if mutated(Mutation::ReverseMessages) { view.items.len() - 1 - index } else { index };
                 let cause = Cause { lane, epoch: view.statement.epoch, sequence: view.sequence(index) };
                 let opened = view.attributes(index).and_then(|attributes| {
                     let key = key.as_ref().map_err(|_| jincai_crypto::Error::Decrypt)?;
@@ -261,7 +265,9 @@ impl Exchange {
             record,
             late: false,
         };
-        ctx.out.record(kind::DEAD_LETTER, record::to_body(&letter));
+        if !mutated(Mutation::DeadLetterUnrecorded) {
+            ctx.out.record(kind::DEAD_LETTER, record::to_body(&letter));
+        }
         let text =
             format!("lane {}: message {} «{}» refused: {}", cause.lane, cause.sequence, letter.id, letter.reason);
         ctx.out.notice(true, refusal.code, text);

@@ -12,8 +12,8 @@ use crate::exchange::Exchange;
 use crate::link::Key;
 use crate::output::Context;
 use crate::record::{self, Delivered, kind};
-use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis};
-use std::collections::{BTreeMap, VecDeque};
+use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Mutation, mutated};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 /// A destination is told where a lane ends if it has not signed for that after so many retry times; then ever more rarely.
@@ -120,16 +120,23 @@ impl Exchange {
     /// A destination was set back: what it signed for before that says nothing any more.
     pub(crate) fn forget_receipts_of(&mut self, issuer: AuthorityId, restored: Epoch) {
         let pause = self.first_tell();
-        let lanes: Vec<Lane> = self.outbox.positions().map(|(lane, _)| *lane).collect();
-        for lane in lanes {
+        for lane in self.our_lanes() {
             if !self.directory.tree().is_member(lane.destination, issuer) {
                 continue;
             }
-            if self.deliveries.receipts.get(&(lane, issuer)).is_some_and(|d| d.epoch < restored) {
+            let older = |d: &Delivered| d.epoch < restored && !mutated(Mutation::KeepReceiptsOfRestored);
+            if self.deliveries.receipts.get(&(lane, issuer)).is_some_and(older) {
                 self.deliveries.receipts.remove(&(lane, issuer));
             }
             self.deliveries.watch_now(lane, pause);
         }
+    }
+
+    /// Every lane that begins here: those that were sealed on, and those of which a batch was taken back, perhaps without
+    /// what came before it.
+    pub(crate) fn our_lanes(&self) -> BTreeSet<Lane> {
+        let taken_back = self.shelf.keys().filter(|lane| lane.origin == self.me);
+        self.outbox.positions().map(|(lane, _)| lane).chain(taken_back).copied().collect()
     }
 
     /// Whether every destination has signed for a lane up to a place; a group without members has.
@@ -161,7 +168,7 @@ impl Exchange {
     pub(crate) fn tell_ends(&mut self, ctx: &mut Context<'_>) {
         let due = self.deliveries.behind.iter().filter(|(_, (at, _))| *at <= ctx.now);
         let due: Vec<Lane> = due.map(|(lane, _)| *lane).take(LOOKED_AT).collect();
-        for lane in due {
+        for lane in due.into_iter().filter(|_| !mutated(Mutation::TellNoEnds)) {
             let end = self.end_of(&lane);
             if self.all_have(&lane, end.key()) {
                 self.deliveries.behind.remove(&lane);

@@ -16,7 +16,9 @@ use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Rooms};
 use jincai_crypto::{BatchView, CardChain, Directory, Entropy, KeyRing};
 use jincai_journal::{Log, Stored};
 use jincai_policies::LinkPolicy;
-use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber};
+use jincai_types::{
+    AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Mutation, Priority, RecordNumber, mutated,
+};
 use minicbor::bytes::ByteVec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -126,8 +128,8 @@ pub struct Exchange {
     pub(crate) said_epochs: BTreeMap<AuthorityId, Epoch>,
     /// Messages to us that were lost for good.
     pub(crate) gone: Vec<Gone>,
-    /// The number of the last `end:` slot issued.
-    pub(crate) end_number: u64,
+    /// The number of the last slot issued that no record numbers.
+    pub(crate) said_number: u64,
     /// Somebody else knows the epoch that we are in.
     pub(crate) accepted: bool,
     /// A second node runs with our identity.
@@ -191,7 +193,7 @@ impl Exchange {
             restored_peers: BTreeMap::new(),
             said_epochs: BTreeMap::new(),
             gone: Vec::new(),
-            end_number: 0,
+            said_number: 0,
             accepted: false,
             twin: false,
             full: false,
@@ -204,11 +206,13 @@ impl Exchange {
 
     /// Begins a run, after everything before it was rebuilt.
     fn begin(&mut self, opening: Opening, ctx: &mut Context<'_>) -> Result<(), Error> {
-        if opening != Opening::Clean || self.epoch == Epoch::default() {
+        let kept = opening == Opening::Restored && mutated(Mutation::KeepEpochAfterRestore);
+        if (opening != Opening::Clean && !kept) || self.epoch == Epoch::default() {
             let number = ctx.now.max(self.epoch.number + 1);
             self.epoch = Epoch { number, salt: self.entropy.number()? };
-            ctx.out.record(kind::EPOCH, record::to_body(&self.epoch));
         }
+        // In a kept epoch too: slots are numbered by records, and what this run says comes behind what the last one said.
+        ctx.out.record(kind::EPOCH, record::to_body(&self.epoch));
         if opening == Opening::Restored {
             let restored = Restored { epoch: self.epoch, done: false };
             self.catch_up.restored = Some(restored);
@@ -217,8 +221,8 @@ impl Exchange {
         self.issue_card_slot();
         self.issue_restored_slot(ctx.out.last());
         let first_tell = self.first_tell();
-        for (lane, _) in self.outbox.positions() {
-            self.deliveries.watch(*lane, first_tell, ctx.now);
+        for lane in self.our_lanes() {
+            self.deliveries.watch(lane, first_tell, ctx.now);
         }
         self.unblock(ctx)
     }
@@ -240,14 +244,17 @@ impl Exchange {
                     }
                 };
                 let held = Held::new(stored.number, &view, body.len() - start, after);
-                if from.is_none() {
+                if from.is_none() && !mutated(Mutation::ReuseSequences) {
                     self.outbox.restore(lane, held.previous, held.end);
-                } else {
+                } else if from.is_some() {
                     let chain = self.chains.entry(lane).or_default();
                     chain.raise_to(statement.previous);
                     chain.advance(statement, digest);
                 }
                 self.take(lane, held, from, ctx.now);
+                if mutated(Mutation::ForgetRelayCustody) && from.is_some() {
+                    self.links.values_mut().for_each(|link| link.discard(&lane, held.end));
+                }
             }
             kind::LATE | kind::TAKEN_BACK | kind::AGAIN => self.replay_aside(stored, ctx.now)?,
             kind::GONE => self.note_gone(record::from_body("gone", body)?),
@@ -308,9 +315,17 @@ impl Exchange {
         }
     }
 
+    /// Where a lane goes on from here. Never to its origin, which has it: a batch that came a wrong way would be held for
+    /// a receipt that nobody signs.
+    pub(crate) fn hops(&self, lane: &Lane, from: Option<AuthorityId>) -> Vec<AuthorityId> {
+        let mut hops = self.directory.tree().next_hops(self.me, lane.destination, from);
+        hops.retain(|hop| *hop != lane.origin);
+        hops
+    }
+
     /// Takes a batch that is (being made) durable: into custody for the next hops, and to be applied if it is for us.
     pub(crate) fn take(&mut self, lane: Lane, held: Held, from: Option<AuthorityId>, now: Millis) {
-        for hop in self.directory.tree().next_hops(self.me, lane.destination, from) {
+        for hop in self.hops(&lane, from) {
             self.links.entry(hop).or_default().hold(lane, held, now);
         }
         if lane.origin == self.me || !matches!(lane.destination, Destination::Authority(_)) {
@@ -439,9 +454,14 @@ impl Exchange {
         ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
     }
 
-    /// Says hello; `heard` asks the peer for its own, as long as that has not come.
+    /// Says hello, and asks the peer for its own as long as that has not come.
     pub(crate) fn say_hello(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
         let heard = self.links.get(&peer).is_some_and(|l| l.greeted);
+        self.say_hello_as(peer, heard, ctx);
+    }
+
+    /// Says hello; a peer that was not `heard` answers with its own.
+    fn say_hello_as(&mut self, peer: AuthorityId, heard: bool, ctx: &mut Context<'_>) {
         let hello = Frame::Hello {
             low: PROTOCOL_VERSION,
             high: PROTOCOL_VERSION,
@@ -475,6 +495,9 @@ impl Exchange {
             let due = self.links.get_mut(&peer).is_some_and(|l| l.offers(ctx.now));
             if due {
                 self.offer_slots(peer, ctx);
+            }
+            if self.links.get_mut(&peer).is_some_and(|l| l.knocks(&self.policy, ctx.now)) {
+                self.say_hello_as(peer, false, ctx);
             }
             if due && self.links.get(&peer).is_some_and(|l| !l.greeted) {
                 self.say_hello(peer, ctx);
@@ -551,7 +574,10 @@ impl Exchange {
         ctx: &mut Context<'_>,
     ) -> Result<RecordNumber, Error> {
         let record = EffectRecord { cause, room: room.to_owned(), used, effect: ByteVec::from(effect) };
-        let body = record::to_body(&record);
+        let body = match mutated(Mutation::EffectWithoutCause) {
+            true => record::to_body(&EffectRecord { cause: None, ..record.clone() }),
+            false => record::to_body(&record),
+        };
         let length = body.len();
         let number = ctx.out.record(kind::EFFECT, body);
         self.apply_effect(number, length, &record, ctx.rooms)?;

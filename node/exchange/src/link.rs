@@ -6,7 +6,9 @@
 use crate::{HopOrder, Payload};
 use jincai_crypto::BatchView;
 use jincai_policies::LinkPolicy;
-use jincai_types::{Destination, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber, Sequence};
+use jincai_types::{
+    Destination, Epoch, Lane, LanePosition, Millis, Mutation, Priority, RecordNumber, Sequence, mutated,
+};
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +17,8 @@ pub(crate) type Key = (Epoch, Sequence);
 
 /// Pause before slots are offered a second time, in milliseconds; it doubles each time.
 const FIRST_OFFER: Millis = 4_000;
+/// A peer that seems to have no room is asked after so many retry times whether that is still so.
+const KNOCK: Millis = 4;
 /// Longest pause between two offers.
 const LAST_OFFER: Millis = 3_600_000;
 
@@ -113,6 +117,8 @@ pub(crate) struct Link {
     pub(crate) refused: bool,
     /// The peer has no room for batches.
     pub(crate) full: bool,
+    /// When the peer, which seems to have no room, was last asked whether that is still so.
+    knocked: Millis,
     /// When slots are offered again, and how long after that.
     offer: (Millis, Millis),
     queues: BTreeMap<Lane, Queue>,
@@ -362,7 +368,9 @@ impl Link {
     pub(crate) fn rewind(&mut self, lane: &Lane, to: Key, now: Millis) {
         let Some(queue) = self.queues.get_mut(lane) else { return };
         if to < queue.sent {
-            self.in_flight[lane.class.index()] -= queue.bytes_between(queue.confirmed.max(to), queue.sent);
+            if !mutated(Mutation::LoseCredit) {
+                self.in_flight[lane.class.index()] -= queue.bytes_between(queue.confirmed.max(to), queue.sent);
+            }
             queue.sent = to;
             queue.confirmed = queue.confirmed.min(to);
             queue.progress = now;
@@ -411,6 +419,16 @@ impl Link {
             return false;
         }
         self.offer = (now + pause, (pause * 2).min(LAST_OFFER));
+        true
+    }
+
+    /// Whether to ask a peer that seems to have no room whether that is still so: its word that it has again may be lost.
+    pub(crate) fn knocks(&mut self, policy: &LinkPolicy, now: Millis) -> bool {
+        let waited = now < self.knocked || now - self.knocked >= policy.retry_ms * KNOCK;
+        if self.up.is_none() || !self.full || !waited {
+            return false;
+        }
+        self.knocked = now;
         true
     }
 

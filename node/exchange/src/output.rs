@@ -4,6 +4,7 @@ use crate::{HopOrder, Rooms};
 use bytes::Bytes;
 use jincai_journal::{Log, Record, Stored};
 use jincai_types::{AuthorityId, Millis, Priority, RecordNumber};
+use std::collections::VecDeque;
 
 /// Something to send, once every record up to `after` is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,9 @@ pub struct Notice {
 pub struct Output {
     first: RecordNumber,
     bytes: usize,
+    /// Records of earlier turns that are not known to be durable, consecutive up to `first`. While the disk is slow they
+    /// wait to be written, and no log holds them yet; the next message may need them all the same.
+    in_flight: VecDeque<Record>,
     /// Records to append, in order, as one append.
     pub records: Vec<Record>,
     /// Frames to send, in order.
@@ -63,7 +67,24 @@ impl Output {
     /// An empty output for a journal whose next record has this number.
     #[must_use]
     pub fn new(next: RecordNumber) -> Self {
-        Self { first: next, bytes: 0, records: Vec::new(), sends: Vec::new(), notices: Vec::new() }
+        let (records, sends, notices) = (Vec::new(), Vec::new(), Vec::new());
+        Self { first: next, bytes: 0, in_flight: VecDeque::new(), records, sends, notices }
+    }
+
+    /// Ends a turn: gives out what it has collected. Its records can still be read here until they are durable.
+    pub fn take(&mut self) -> Self {
+        let mut next = Self::new(self.last() + 1);
+        next.in_flight = std::mem::take(&mut self.in_flight);
+        next.in_flight.extend(self.records.iter().cloned());
+        std::mem::replace(self, next)
+    }
+
+    /// Records up to this number are in the journal for good.
+    pub fn note_durable(&mut self, number: RecordNumber) {
+        let in_flight = self.first - self.in_flight.len() as u64;
+        let done = number.saturating_add(1).saturating_sub(in_flight);
+        let done = usize::try_from(done).map_or(self.in_flight.len(), |done| done.min(self.in_flight.len()));
+        self.in_flight.drain(..done);
     }
 
     /// Stages a record; returns the number it will have.
@@ -95,8 +116,13 @@ impl Output {
 
     /// Reads a record, staged or appended.
     pub fn read(&self, log: &dyn Log, number: RecordNumber) -> Result<Stored, jincai_journal::Error> {
-        let staged = number.checked_sub(self.first).and_then(|i| self.records.get(usize::try_from(i).ok()?));
-        match staged {
+        let in_flight = self.first - self.in_flight.len() as u64;
+        let at = number.checked_sub(in_flight).and_then(|at| usize::try_from(at).ok());
+        let known = at.and_then(|at| match at.checked_sub(self.in_flight.len()) {
+            None => self.in_flight.get(at),
+            Some(staged) => self.records.get(staged),
+        });
+        match known {
             Some(record) => Ok(Stored { number, kind: record.kind, payload: record.payload.clone() }),
             None => log.read(number),
         }
@@ -118,5 +144,43 @@ pub struct Context<'a> {
 impl Context<'_> {
     pub(crate) fn read(&self, number: RecordNumber) -> Result<Stored, jincai_journal::Error> {
         self.out.read(self.log, number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_while_they_wait_for_a_slow_disk() {
+        struct Empty;
+        impl Log for Empty {
+            fn read(&self, number: RecordNumber) -> Result<Stored, jincai_journal::Error> {
+                Err(jincai_journal::Error::NoRecord { number, last: 0 })
+            }
+            fn replay(
+                &self,
+                _: RecordNumber,
+                _: &mut dyn FnMut(Stored) -> Result<(), jincai_journal::Error>,
+            ) -> Result<(), jincai_journal::Error> {
+                Ok(())
+            }
+            fn end(&self) -> RecordNumber {
+                0
+            }
+        }
+        let kind_of = |out: &Output, number| out.read(&Empty, number).map(|stored| stored.kind).ok();
+        let mut out = Output::new(7);
+        (1..=3).for_each(|kind| drop(out.record(kind, Vec::new())));
+        assert_eq!(out.take().records.len(), 3);
+        assert_eq!(out.record(4, Vec::new()), 10);
+        let all = |out: &Output| (6..=11).map(|number| kind_of(out, number)).collect::<Vec<_>>();
+        assert_eq!(all(&out), [None, Some(1), Some(2), Some(3), Some(4), None]);
+        out.note_durable(6);
+        out.note_durable(8);
+        assert_eq!(all(&out), [None, None, None, Some(3), Some(4), None]);
+        out.note_durable(9);
+        out.note_durable(9);
+        assert_eq!(all(&out), [None, None, None, None, Some(4), None]);
     }
 }

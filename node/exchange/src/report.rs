@@ -13,6 +13,8 @@ pub struct LinkReport {
     pub up: bool,
     /// Whether it has said that it has no room for batches.
     pub full: bool,
+    /// The newest epoch in which it has spoken.
+    pub epoch: jincai_types::Epoch,
     /// Batches in custody for it.
     pub batches: u64,
     /// Bytes in custody for it.
@@ -62,6 +64,7 @@ impl Exchange {
                 peer: *peer,
                 up: link.up.is_some() && link.greeted,
                 full: link.full,
+                epoch: link.epoch,
                 batches,
                 bytes,
                 last_receipt: link.last_receipt,
@@ -83,6 +86,16 @@ impl Exchange {
     #[must_use]
     pub fn held_up_to(&self, lane: &Lane) -> LanePosition {
         self.chains.get(lane).map(crate::chain::Chain::position).unwrap_or_default()
+    }
+
+    /// Everything that is in custody: for whom, of which lane, its end, and the record that holds it.
+    pub fn custody(&self) -> impl Iterator<Item = (AuthorityId, Lane, LanePosition, RecordNumber)> {
+        let of = |(peer, link): (&AuthorityId, &crate::link::Link)| {
+            let peer = *peer;
+            let held = link.custody().map(move |(lane, held)| (peer, *lane, held.end, held.record));
+            held.collect::<Vec<_>>()
+        };
+        self.links.iter().flat_map(of)
     }
 
     /// Lanes that end here.

@@ -383,7 +383,7 @@ impl Exchange {
     /// Remembers a late batch, and takes it into custody for whoever lies beyond (now or at a replay).
     pub(crate) fn note_late(&mut self, lane: Lane, held: Held, from: Option<AuthorityId>) {
         self.chains.entry(lane).or_default().note_late(held.end);
-        for hop in self.directory.tree().next_hops(self.me, lane.destination, from) {
+        for hop in self.hops(&lane, from) {
             self.links.entry(hop).or_default().hold_late(lane, held);
         }
     }

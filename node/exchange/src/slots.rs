@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 /// Most slots kept; further ones are refused until some are replaced.
 const SLOTS: usize = 200_000;
 const NAME_BYTES: usize = 200;
+/// How many times something may be said without a new record, as a power of two.
+const SAID_BITS: u32 = 24;
 const CARD: &str = "card";
 const RECEIPT: &str = "receipt:";
 const END: &str = "end:";
@@ -83,11 +85,18 @@ impl Exchange {
         self.say_of_lane(END, lane, value, ctx);
     }
 
+    /// The number of a slot that may say the same again, so that no record of its own numbers it. It goes up within an
+    /// epoch, across clean restarts too, each of which makes a record; the clock, which may go back, would not do.
+    fn next_number(&mut self, ctx: &Context<'_>) -> u64 {
+        self.said_number = (ctx.out.last() << SAID_BITS).max(self.said_number + 1);
+        self.said_number
+    }
+
     /// Says to an authority which epoch of it is known here.
     pub(crate) fn issue_epoch_slot(&mut self, of: AuthorityId, epoch: Epoch, ctx: &mut Context<'_>) {
         let to = Some(Destination::Authority(of));
-        self.end_number = ctx.now.max(self.end_number + 1);
-        let signed = self.make_slot(format!("{EPOCH}{of}"), self.end_number, to, record::to_body(&epoch));
+        let number = self.next_number(ctx);
+        let signed = self.make_slot(format!("{EPOCH}{of}"), number, to, record::to_body(&epoch));
         self.pass_on(&signed, to, None, ctx);
     }
 
@@ -97,9 +106,7 @@ impl Exchange {
     }
 
     fn say_of_lane(&mut self, name: &str, lane: Lane, value: Vec<u8>, ctx: &mut Context<'_>) {
-        // Unlike records, what is said again has nothing new to be numbered by.
-        self.end_number = ctx.now.max(self.end_number + 1);
-        let number = self.end_number;
+        let number = self.next_number(ctx);
         let to = Some(lane.destination);
         let signed = self.make_slot(format!("{name}{lane}"), number, to, value);
         self.pass_on(&signed, to, None, ctx);

@@ -11,7 +11,9 @@ use crate::outbox::Outbox;
 use crate::record::{DeadLetter, Delivered, Gone, Restored};
 use crate::{Error, Setup};
 use jincai_crypto::CardChain;
-use jincai_types::{AuthorityId, Digest, Epoch, Lane, LanePosition, Millis, RecordNumber, decode, encode};
+use jincai_types::{
+    AuthorityId, Digest, Epoch, Lane, LanePosition, Millis, Mutation, RecordNumber, decode, encode, mutated,
+};
 use minicbor::{Decode, Encode};
 use std::collections::BTreeSet;
 
@@ -85,7 +87,12 @@ impl Exchange {
             cards: leaves.filter_map(|a| self.directory.chain(a)).collect(),
             outbox: self.outbox.save(),
             links: self.links.iter().map(|(peer, link)| (*peer, link.save())).collect(),
-            chains: self.chains.iter().map(|(lane, chain)| (*lane, chain.clone())).collect(),
+            chains: self
+                .chains
+                .iter()
+                .filter(|_| !mutated(Mutation::SnapshotLosesCursor))
+                .map(|(lane, chain)| (*lane, chain.clone()))
+                .collect(),
             inbound: self.inbound.iter().map(inbound).collect(),
             shelf: self.shelf.iter().map(|(lane, held)| (*lane, held.values().copied().collect())).collect(),
             parts: parts.collect(),
@@ -138,6 +145,7 @@ impl Exchange {
     #[must_use]
     pub fn live(&self) -> BTreeSet<RecordNumber> {
         let custody = self.links.values().flat_map(|l| l.custody()).map(|(_, held)| held.record);
+        let custody = custody.filter(|_| !mutated(Mutation::ForgetCarried));
         let shelf = self.shelf.values().flat_map(|s| s.values()).map(|held| held.record);
         let waiting = self.inbound.values().flat_map(|i| &i.waiting).map(|held| held.record);
         let parts = self.parts.values().flatten().map(|(record, _)| *record);

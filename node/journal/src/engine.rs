@@ -14,7 +14,7 @@ use crate::scan::SEGMENT_BYTES_MAX;
 use crate::segment::establish;
 use crate::survey::ChainEnd;
 use crate::{Base, Blobs, Disk, Error, Quarantine, Reader, Record, Recovery};
-use jincai_types::{Digest, Millis, RecordNumber};
+use jincai_types::{Digest, Millis, Mutation, RecordNumber, mutated};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -153,7 +153,8 @@ impl<D: Disk> Engine<D> {
         let current = self.writing()?;
         let (file, span) = (current.file.clone(), current.span());
         if self.durable_position < self.end.position {
-            let synced = file.sync();
+            let synced = if mutated(Mutation::SkipSync) { Ok(()) } else { file.sync() };
+            let synced = if mutated(Mutation::IgnoreFailedSync) { Ok(()) } else { synced };
             self.poison_on_failure(synced)?;
             self.durable_position = self.end.position;
             self.durable_record = self.end.record;
@@ -329,7 +330,7 @@ impl<D: Disk> Engine<D> {
             segment: current.segment,
             salt: self.config.salt,
             offset: current.offset,
-            durable_to: self.durable_position,
+            durable_to: if mutated(Mutation::MarkBeforeSync) { self.end.position } else { self.durable_position },
         };
         let (kind, records): (_, &[Record]) = match content {
             Content::Records(records) => (CommitKind::Records, records),
@@ -382,7 +383,16 @@ impl<D: Disk> Engine<D> {
         };
         let how = (now, urgency);
         let (file, length, reserved) = self.reserve.segment(&*self.disk, &self.config, segment, BLOCK + needed, how)?;
-        establish(&*self.disk, &header, &*file, |_| Ok(()))?;
+        match establish(&*self.disk, &header, &*file, |_| Ok(())) {
+            // The segment took the last of the room, and HEAD found none: it goes again, and nothing has happened.
+            Err(error) if error.is_full() => {
+                self.reserve.note_failure(now);
+                self.disk.remove(&format::segment_name(segment))?;
+                self.disk.sync_dir()?;
+                return Err(Error::Full);
+            }
+            established => established?,
+        }
         let current = Current { segment, first_record, file, offset: BLOCK, length, reserved };
         self.shared.synced(current.span(), self.durable_record, self.time);
         self.state = State::Writing(current);

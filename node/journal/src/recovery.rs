@@ -14,7 +14,7 @@ use crate::reserve::Reserve;
 use crate::segment::establish;
 use crate::survey::{ChainEnd, Survey, Tail, survey};
 use crate::{Base, Blobs, Config, Cut, Disk, DiskFile, Error, Quarantine};
-use jincai_types::{Digest, Millis, RecordNumber};
+use jincai_types::{Digest, Millis, Mutation, RecordNumber, mutated};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -78,6 +78,12 @@ pub(crate) struct Recovered {
 /// Recovers the journal on a disk. Nothing is written before the files of the base have been found whole.
 pub(crate) fn recover(disk: &dyn Disk, blobs: &dyn Blobs, config: &Config) -> Result<Recovered, Error> {
     let mut found = survey(disk)?;
+    if mutated(Mutation::CutWholeTail) {
+        found.drop_tail();
+    }
+    if mutated(Mutation::IgnoreDamage) {
+        found.damages.clear();
+    }
     if let Some(shard) = found.shard.filter(|shard| *shard != config.shard) {
         return Err(Error::Shard { found: shard, wanted: config.shard });
     }

@@ -86,6 +86,11 @@ impl Reserve {
         self.failed.is_some_and(|failed| (failed..failed.saturating_add(RETRY)).contains(&now))
     }
 
+    /// There was no room for something else: the next try to find some waits.
+    pub(crate) fn note_failure(&mut self, now: Millis) {
+        self.failed = Some(now);
+    }
+
     /// Room was given back: the next try need not wait.
     pub(crate) fn forget_failure(&mut self) {
         self.failed = None;

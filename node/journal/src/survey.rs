@@ -444,6 +444,16 @@ impl Walk {
 }
 
 impl Survey {
+    /// Gives up the whole commits past the durable mark: what a mutation does.
+    pub(crate) fn drop_tail(&mut self) {
+        if let Some(Tail { header, .. }) = self.tail.front() {
+            let (position, record) = (header.position - 1, header.first_record - 1);
+            self.whole = ChainEnd { position, record, hash: header.previous };
+            self.index.cut(record + 1);
+            self.tail.clear();
+        }
+    }
+
     /// The first damage that is neither covered nor a cut, if there is any.
     pub(crate) fn quarantine(&self) -> Option<Quarantine> {
         self.damages.first().cloned()

@@ -2,10 +2,12 @@
 //! I3 receipts only for what is durable, I4 one root per release, I7 collected partitions equal their source. What no disk
 //! held any more when a node was set back is lost, and excused.
 
+use crate::faults::Fault;
 use crate::node::Node;
+use crate::workload::UNKNOWN;
 use crate::world::World;
 use jincai_crypto::BatchView;
-use jincai_exchange::record;
+use jincai_exchange::record::{self, Cleared};
 use jincai_journal::Log;
 use jincai_storage::PartState;
 use jincai_types::{AuthorityId, Lane};
@@ -25,13 +27,57 @@ pub(crate) fn promises_kept(node: &Node) -> Result<(), String> {
     Ok(())
 }
 
+/// Some alarms are impossible while nobody lies.
+pub(crate) fn no_false_alarm(world: &World, node: usize, notices: &[String]) -> Result<(), String> {
+    let lied = world.report.faults.of(Fault::Lie) > 0;
+    let false_alarm = notices.iter().find(|notice| {
+        (notice.starts_with("JC-1207") && world.forked.is_empty()) || (notice.starts_with("JC-1212") && !lied)
+    });
+    false_alarm
+        .map_or(Ok(()), |text| Err(format!("{}: {text}, although nobody lies in this world", world.nodes[node].id)))
+}
+
+/// I3, whenever custody ends: whoever signed for it holds it, unless it was set back and that is not known here yet.
+pub(crate) fn custody_went_over(world: &World, node: usize, cleared: &[Cleared]) -> Result<(), String> {
+    for Cleared { neighbour, lanes } in cleared {
+        let Some(next) = world.index.get(neighbour).and_then(|at| world.nodes[*at].running.as_ref()) else { continue };
+        let Some(here) = &world.nodes[node].running else { continue };
+        let heard = here
+            .core
+            .exchange()
+            .links()
+            .iter()
+            .any(|l| l.peer == *neighbour && l.epoch == next.core.exchange().epoch());
+        for (lane, end) in lanes.iter().filter(|_| heard) {
+            if next.core.exchange().held_up_to(lane).key() < end.key() {
+                return Err(format!(
+                    "{}: I3: custody of {} of lane {lane} for {neighbour} ended, which does not hold it",
+                    world.nodes[node].id, end.sequence
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Nothing waits anywhere: no custody, no message unsealed, no partition unsent, every node on the last release.
 pub(crate) fn is_settled(world: &World) -> bool {
     unsettled(world).is_empty()
 }
 
-/// What still waits, for people.
+/// As [`waits`], and what was acknowledged has arrived: an origin that has not heard yet that a destination was set back
+/// waits for nothing, and is wrong.
 pub(crate) fn unsettled(world: &World) -> String {
+    let waits = waits(world);
+    if !waits.is_empty() {
+        return waits;
+    }
+    let seen = world.nodes.iter().flat_map(|n| applied(n).into_values().flatten().map(|id| (id, n.id))).collect();
+    missing(world, &seen).join("; ")
+}
+
+/// What still waits, for people.
+fn waits(world: &World) -> String {
     let mut out = Vec::new();
     let release =
         world.nodes[0].running.as_ref().map(|r| r.core.rooms().dictionary.status().first().map_or(0, |l| l.number));
@@ -42,19 +88,25 @@ pub(crate) fn unsettled(world: &World) -> String {
         };
         let exchange = running.core.exchange();
         for link in exchange.links() {
-            if link.batches > 0 {
-                let lanes: Vec<String> = link.lanes.iter().map(|(lane, n, _)| format!("{lane}:{n}")).collect();
-                out.push(format!("{} holds {} for {} (up: {})", node.id, lanes.join(" "), link.peer, link.up));
+            let mut held: Vec<String> = exchange
+                .custody()
+                .filter(|(peer, lane, ..)| *peer == link.peer && !world.forked.contains(lane))
+                .map(|(_, lane, end, _)| format!("{lane}#{}", end.sequence))
+                .collect();
+            if !held.is_empty() {
+                held.truncate(10);
+                let (up, full) = (link.up, link.full);
+                out.push(format!("{} holds {} for {} (up {up}, full {full})", node.id, held.join(" "), link.peer));
             }
         }
         if exchange.is_catching_up() {
             out.push(format!("{} is catching up", node.id));
         }
-        for lane in exchange.undelivered() {
+        for lane in exchange.undelivered().into_iter().filter(|lane| !world.forked.contains(lane)) {
             out.push(format!("{}: lane {lane} is not applied up to its end", node.id));
         }
         for lane in exchange.inbound() {
-            if lane.waiting > 0 {
+            if lane.waiting > 0 && !world.forked.contains(&lane.lane) {
                 out.push(format!("{}: lane {} waits for {:?}", node.id, lane.lane, lane.blocked));
             }
         }
@@ -80,6 +132,23 @@ fn applied(node: &Node) -> BTreeMap<Lane, Vec<String>> {
     out
 }
 
+/// I1: what was acknowledged is applied where it should be, or is a dead letter there.
+fn missing(world: &World, seen: &BTreeMap<String, AuthorityId>) -> Vec<String> {
+    let letters_of = |node: &Node| -> Vec<(AuthorityId, String)> {
+        let exchange = node.running.as_ref().map(|r| r.core.exchange());
+        let letters = exchange.into_iter().flat_map(|e| e.dead_letters());
+        letters.map(|letter| (node.id, letter.id.clone())).collect()
+    };
+    let letters: BTreeSet<(AuthorityId, String)> = world.nodes.iter().flat_map(letters_of).collect();
+    let excused = |id: &str| {
+        let lane = id.strip_prefix(UNKNOWN).unwrap_or(id).split('#').next().unwrap_or_default();
+        world.lost.contains(id) || world.forked.iter().any(|forked| forked.to_string() == lane)
+    };
+    let arrived = |id: &String, to| seen.get(id) == Some(to) || letters.contains(&(*to, id.clone()));
+    let missing = world.acknowledged.iter().filter(|(id, to)| !arrived(id, to) && !excused(id));
+    missing.map(|(id, to)| format!("I1: {id} was acknowledged and is not applied at {to}")).collect()
+}
+
 /// Everything at the end.
 pub(crate) fn final_checks(world: &mut World) {
     let mut broken = Vec::new();
@@ -87,27 +156,19 @@ pub(crate) fn final_checks(world: &mut World) {
     for node in &world.nodes {
         for (lane, mut ids) in applied(node) {
             ids.retain(|id| !id.starts_with("refusal/"));
-            if ids.windows(2).any(|pair| pair[0] >= pair[1]) {
-                broken.push(format!("I2: {}: lane {lane} was applied as {ids:?}", node.id));
-            }
-            for id in ids {
+            for id in &ids {
                 if let Some(before) = seen.insert(id.clone(), node.id) {
                     broken.push(format!("I2: {id} was applied at {before} and at {}", node.id));
                 }
             }
+            ids.retain(|id| !world.retried.contains(id));
+            if ids.windows(2).any(|pair| pair[0] >= pair[1]) {
+                broken.push(format!("I2: {}: lane {lane} was applied as {ids:?}", node.id));
+            }
         }
     }
-    let letters: BTreeSet<String> = world
-        .nodes
-        .iter()
-        .filter_map(|n| n.running.as_ref())
-        .flat_map(|r| r.core.exchange().dead_letters().map(|l| l.id.clone()).collect::<Vec<_>>())
-        .collect();
-    for (id, to) in &world.acknowledged {
-        if seen.get(id) != Some(to) && !world.lost.contains(id) && !letters.contains(id) {
-            broken.push(format!("I1: {id} was acknowledged and is not applied at {to}"));
-        }
-    }
+    broken.extend(missing(world, &seen));
+    broken.extend(applied_and_refused(world, &seen));
     for (id, at) in seen.iter().filter(|(id, _)| !id.starts_with("refusal/")) {
         if world.submitted.get(id) != Some(at) {
             broken.push(format!("I5: {id} was applied at {at}, and nobody sent it there"));
@@ -117,6 +178,21 @@ pub(crate) fn final_checks(world: &mut World) {
     broken.extend(collected_equals_source(world));
     world.report.applied = seen.len() as u64;
     world.report.broken.extend(broken);
+}
+
+/// I1: a message is applied or a dead letter, never both; unless it was sent twice, or a node was set back.
+fn applied_and_refused(world: &World, seen: &BTreeMap<String, AuthorityId>) -> Vec<String> {
+    if world.report.faults.of(Fault::Restore) > 0 {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    for node in &world.nodes {
+        let letters = node.running.as_ref().into_iter().flat_map(|r| r.core.exchange().dead_letters());
+        for letter in letters.filter(|l| seen.get(&l.id) == Some(&node.id) && !world.retried.contains(&l.id)) {
+            out.push(format!("I1: {} was applied at {} and is a dead letter there too", letter.id, node.id));
+        }
+    }
+    out
 }
 
 fn one_root_per_release(world: &World) -> Vec<String> {
@@ -150,7 +226,8 @@ fn collected_equals_source(world: &World) -> Vec<String> {
             let same = here.get(id).is_some_and(|h| h.totals == part.totals && h.version == part.version);
             if part.state == PartState::Sent
                 && !same
-                && !(here.get(id).is_some_and(|h| h.version > part.version) && world.report.faults.restores > 0)
+                && !(here.get(id).is_some_and(|h| h.version > part.version)
+                    && world.report.faults.of(Fault::Restore) > 0)
             {
                 out.push(format!(
                     "I7: {} of {} is not at the ministry as it stands at its source",

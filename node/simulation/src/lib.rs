@@ -6,11 +6,21 @@
 //! goes. A broken invariant names its seed; the same seed repeats the same world to the byte.
 
 mod check;
+mod faults;
+mod inject;
+mod liar;
+mod network;
 mod node;
 mod random;
+mod trace;
+mod workload;
 mod world;
 
-pub use world::{Faults, Options, Report, run_world};
+pub use faults::{Fault, FaultSet, Faults, UnknownFault};
+pub use world::{Options, Report, run_world};
+
+/// Lines of the trace that a broken invariant is shown with.
+const LAST_LINES: usize = 200;
 
 /// What many worlds came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,8 +33,19 @@ pub struct Summary {
     pub bytes: u64,
     /// Faults injected, by kind.
     pub faults: Faults,
-    /// Broken invariants: seed and what broke.
-    pub broken: Vec<(u64, String)>,
+    /// Broken invariants.
+    pub broken: Vec<Broken>,
+}
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The world's seed.
+    pub seed: u64,
+    /// What broke.
+    pub what: String,
+    /// The last that happened before.
+    pub lines: Vec<String>,
 }
 
 /// Runs one world per seed; `progress` hears of each.
@@ -36,8 +57,27 @@ pub fn run(options: &Options, seeds: impl IntoIterator<Item = u64>, mut progress
         summary.applied += report.applied;
         summary.bytes += report.bytes;
         summary.faults.add(&report.faults);
-        summary.broken.extend(report.broken.iter().map(|b| (seed, b.clone())));
+        summary.broken.extend(explain(options, seed, &report));
         progress(seed, &report);
     }
     summary
+}
+
+/// A world in which something broke is run a second time, with its eyes open: what goes well pays for no trace.
+fn explain(options: &Options, seed: u64, report: &Report) -> Vec<Broken> {
+    if report.broken.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = run_world(&Options { trace: true, ..options.clone() }, seed).lines;
+    let last = lines.split_off(lines.len().saturating_sub(LAST_LINES));
+    let broken = |what: &String| Broken { seed, what: what.clone(), lines: last.clone() };
+    report.broken.iter().map(broken).collect()
+}
+
+/// The command that repeats a world.
+#[must_use]
+pub fn command(options: &Options, seed: u64) -> String {
+    let (nodes, faults) = (options.nodes, &options.faults);
+    let days = if options.seconds < 86_400 { String::new() } else { format!(" --days {}", options.seconds / 86_400) };
+    format!("jincai sim --nodes {nodes}{days} --seeds {seed}..{seed} --faults {faults} --trace")
 }

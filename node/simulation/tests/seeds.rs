@@ -1,21 +1,23 @@
 //! Worlds by seed: every invariant holds, and a seed repeats itself exactly.
 
-use jincai_simulation::{Options, run, run_world};
+use jincai_simulation::{FaultSet, Options, command, run, run_world};
 
 fn check(options: &Options, seeds: std::ops::RangeInclusive<u64>) {
     let summary = run(options, seeds, |_, _| {});
-    assert!(
-        summary.broken.is_empty(),
-        "repeat with `jincai sim --nodes {} --seeds N..N`: {:#?}",
-        options.nodes,
-        summary.broken
-    );
+    for broken in &summary.broken {
+        println!("{}\n{}\nrepeat with: {}", broken.lines.join("\n"), broken.what, command(options, broken.seed));
+    }
+    let broken: Vec<_> = summary.broken.iter().map(|b| (b.seed, &b.what)).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
     assert!(summary.applied > summary.worlds * 20, "worlds in which nothing happens prove nothing: {summary:?}");
+    for (fault, count) in summary.faults.iter().filter(|_| options.faults == FaultSet::all()) {
+        assert!(count > 0, "{} worlds, and not one {fault}", summary.worlds);
+    }
 }
 
 #[test]
 fn a_world_without_faults_delivers_everything() {
-    check(&Options { faults: false, ..Options::default() }, 1..=3);
+    check(&Options { faults: FaultSet::none(), ..Options::default() }, 1..=3);
 }
 
 #[test]
@@ -25,7 +27,12 @@ fn two_hundred_worlds_with_faults_keep_the_invariants() {
 
 #[test]
 fn a_seed_repeats_itself() {
-    for seed in 1..=5 {
-        assert_eq!(run_world(&Options::default(), seed), run_world(&Options::default(), seed), "seed {seed}");
+    let options = Options { trace: true, ..Options::default() };
+    for seed in 1..=20 {
+        let (once, again) = (run_world(&options, seed), run_world(&options, seed));
+        assert!(once.lines.len() > 100, "seed {seed} has nothing to compare");
+        let differs = once.lines.iter().zip(&again.lines).position(|(a, b)| a != b);
+        assert_eq!(differs, None, "seed {seed} went another way");
+        assert_eq!(once, again, "seed {seed}");
     }
 }

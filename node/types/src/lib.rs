@@ -10,6 +10,7 @@ mod ids;
 mod lane;
 mod message;
 mod money;
+mod mutation;
 mod table;
 mod tree;
 
@@ -20,6 +21,9 @@ pub use ids::{AuthorityId, Digest, Epoch, RecordNumber, Sequence};
 pub use lane::{Destination, Lane, LanePosition, Priority};
 pub use message::{Attributes, Requirement};
 pub use money::{format_fen, parse_fen};
+#[cfg(feature = "mutations")]
+pub use mutation::mutate;
+pub use mutation::{Mutation, mutated};
 pub use table::{Column, ColumnType, PartKey, PartRecord, TableEffect, TableSchema};
 pub use tree::AuthorityTree;
 

@@ -1,0 +1,36 @@
+//! The simulator's own test: each way of breaking the node on purpose must break an invariant within a thousand seeds.
+
+use jincai_simulation::{Options, run_world};
+use jincai_types::{Mutation, mutate};
+use std::panic::{catch_unwind, set_hook};
+
+/// What breaks in a world; a broken `assert!` counts too.
+fn broken(options: &Options, seed: u64) -> Option<String> {
+    let run = catch_unwind(|| run_world(options, seed).broken.into_iter().next());
+    run.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        Some(format!("assertion: {}", text.or_else(|| panic.downcast_ref().cloned()).unwrap_or_default()))
+    })
+}
+
+#[test]
+fn every_mutation_is_caught_within_a_thousand_seeds() {
+    let options = Options::default();
+    set_hook(Box::new(|_| {}));
+    let mut failures = Vec::new();
+    for mutation in Mutation::ALL {
+        mutate(Some(mutation));
+        let caught = (1..=1000).find_map(|seed| Some((seed, broken(&options, seed)?)));
+        mutate(None);
+        let Some((seed, what)) = caught else {
+            println!("{mutation:?}: not caught");
+            failures.push(format!("{mutation:?} is not caught"));
+            continue;
+        };
+        println!("{mutation:?}: seed {seed}: {}", what.chars().take(160).collect::<String>());
+        if let Some(what) = broken(&options, seed) {
+            failures.push(format!("seed {seed} fails without {mutation:?} too: {what}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

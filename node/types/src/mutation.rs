@@ -1,0 +1,126 @@
+//! Switches that break the node on purpose, so that the simulator can be tested: for each of them it must find seeds that
+//! break an invariant.
+//!
+//! They exist only with the feature `mutations`, which nothing but that test turns on; without it [`mutated`] is `false`
+//! at compile time and nothing of a switch is left in the program.
+
+/// What can be broken. One switch stands in the code for each, at the place that its line names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutation {
+    /// Core: frames leave before the records are durable that they tell of.
+    SendBeforeDurable,
+    /// Core: submitters hear that their message is safe when it was only appended.
+    AcknowledgeBeforeDurable,
+    /// Core: a message with a known id is applied again.
+    ForgetKnownIds,
+    /// Exchange: no new epoch is opened after a restore.
+    KeepEpochAfterRestore,
+    /// Exchange: a lane of our own begins anew at every start.
+    ReuseSequences,
+    /// Exchange: batches are taken without a look at their signature.
+    SkipSignatures,
+    /// Exchange: a batch is taken although one before it is missing.
+    IgnoreGaps,
+    /// Exchange: a batch that is held already is taken again.
+    SkipDuplicateCheck,
+    /// Exchange: a batch that contradicts one that is held counts as its duplicate.
+    DropForks,
+    /// Exchange: the messages of a batch are applied in reverse.
+    ReverseMessages,
+    /// Exchange: an unsigned «durable» ends custody.
+    ClearOnUnsignedDurable,
+    /// Exchange: receipts leave before what they tell of is durable.
+    ReceiptBeforeDurable,
+    /// Exchange: a restart does not take into custody again what came from a neighbour.
+    ForgetRelayCustody,
+    /// Exchange: destinations that stay behind are not told where lanes end.
+    TellNoEnds,
+    /// Exchange: what a node signed for before it was set back goes on to count.
+    KeepReceiptsOfRestored,
+    /// Exchange: a receipt list of an older epoch of the neighbour clears custody.
+    TrustOldReceipts,
+    /// Exchange: a window does not get back what is sent again.
+    LoseCredit,
+    /// Exchange: a snapshot does not name the records in custody as needed.
+    ForgetCarried,
+    /// Exchange: a snapshot forgets how far lanes are held.
+    SnapshotLosesCursor,
+    /// Exchange: a refused message leaves no record.
+    DeadLetterUnrecorded,
+    /// Exchange: an effect does not say which message caused it.
+    EffectWithoutCause,
+    /// Journal: a sync does nothing.
+    SkipSync,
+    /// Journal: a failed sync counts as done.
+    IgnoreFailedSync,
+    /// Journal: commits say that all before them was durable when it was only written.
+    MarkBeforeSync,
+    /// Journal: whole commits past the durable mark are dropped.
+    CutWholeTail,
+    /// Journal: damage below the durable mark is passed over.
+    IgnoreDamage,
+}
+
+#[cfg(feature = "mutations")]
+mod switch {
+    use super::Mutation;
+    use std::cell::Cell;
+
+    impl Mutation {
+        /// All of them.
+        pub const ALL: [Self; 26] = [
+            Self::SendBeforeDurable,
+            Self::AcknowledgeBeforeDurable,
+            Self::ForgetKnownIds,
+            Self::KeepEpochAfterRestore,
+            Self::ReuseSequences,
+            Self::SkipSignatures,
+            Self::IgnoreGaps,
+            Self::SkipDuplicateCheck,
+            Self::DropForks,
+            Self::ReverseMessages,
+            Self::ClearOnUnsignedDurable,
+            Self::ReceiptBeforeDurable,
+            Self::ForgetRelayCustody,
+            Self::TellNoEnds,
+            Self::KeepReceiptsOfRestored,
+            Self::TrustOldReceipts,
+            Self::LoseCredit,
+            Self::ForgetCarried,
+            Self::SnapshotLosesCursor,
+            Self::DeadLetterUnrecorded,
+            Self::EffectWithoutCause,
+            Self::SkipSync,
+            Self::IgnoreFailedSync,
+            Self::MarkBeforeSync,
+            Self::CutWholeTail,
+            Self::IgnoreDamage,
+        ];
+    }
+
+    thread_local! {
+        static CURRENT: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Breaks this thread's nodes in one way, or in none.
+    pub fn mutate(mutation: Option<Mutation>) {
+        CURRENT.set(mutation);
+    }
+
+    /// Whether this thread's nodes are broken in this way.
+    #[must_use]
+    pub fn mutated(mutation: Mutation) -> bool {
+        CURRENT.get() == Some(mutation)
+    }
+}
+
+#[cfg(feature = "mutations")]
+pub use switch::{mutate, mutated};
+
+/// Whether the node is broken in this way; never, without the feature `mutations`.
+#[cfg(not(feature = "mutations"))]
+#[must_use]
+#[inline(always)]
+pub const fn mutated(_: Mutation) -> bool {
+    false
+}
