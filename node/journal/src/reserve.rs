@@ -5,7 +5,7 @@
 //! cut off when it becomes one makes room for `HEAD`. A try to fill the reserve up costs a segment's worth of writing, so
 //! that after a failure it is not repeated before a while has passed or room was given back.
 
-use crate::format::{reserve_name, reserve_of, segment_name};
+use crate::format::{BLOCK, reserve_name, reserve_of, segment_name};
 use crate::{Config, Disk, DiskFile, Error, Urgency};
 use jincai_types::Millis;
 use std::collections::BTreeSet;
@@ -108,7 +108,11 @@ impl Reserve {
         let (name, length, (now, urgency)) = (segment_name(segment), config.segment_bytes.max(needed), how);
         if !self.failed_lately(now) {
             match disk.create(&name, length) {
-                Ok(file) => return Ok((file, length, false)),
+                Ok(file) if has_room_for_head(disk)? => return Ok((file, length, false)),
+                Ok(_) => {
+                    disk.remove(&name)?;
+                    self.failed = Some(now);
+                }
                 Err(error) if !error.is_full() => return Err(error),
                 Err(_) => self.failed = Some(now),
             }
@@ -122,5 +126,16 @@ impl Reserve {
         let file = disk.open(&name)?;
         file.truncate(length)?;
         Ok((file, length, true))
+    }
+}
+
+/// Whether there is room for one small file more: a segment that takes the last of the room could not be named in `HEAD`.
+fn has_room_for_head(disk: &dyn Disk) -> Result<bool, Error> {
+    // Its length tells it from a reserve file, should a power cut leave it.
+    let probe = reserve_name(0);
+    match disk.create(&probe, BLOCK) {
+        Ok(_) => disk.remove(&probe).map(|()| true),
+        Err(error) if error.is_full() => Ok(false),
+        Err(error) => Err(error),
     }
 }
