@@ -149,7 +149,7 @@ impl World {
     /// Whatever follows a frame that has arrived: an origin may sign a second batch for the same place, which whoever has the
     /// first must keep as evidence and hold the lane.
     pub(crate) fn after_frame(&mut self, from: usize, to: usize, frame: &[u8]) -> Result<(), String> {
-        if frame.get(1) != Some(&1) || !self.may_strike(Fault::Fork, 3) {
+        if frame.get(1) != Some(&1) || !self.may_strike(Fault::Fork, 10) {
             return Ok(());
         }
         let Ok(Frame::Batch { hop, bytes }) = Frame::from_bytes(frame) else { return Ok(()) };
