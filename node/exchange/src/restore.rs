@@ -141,16 +141,18 @@ impl Exchange {
                 *known = end;
             }
         };
-        let leads_there = |lane: &Lane| self.directory.tree().is_member(lane.destination, peer);
-        for (lane, held) in self.links.values().flat_map(|l| l.custody()) {
-            if lane.origin == peer || leads_there(lane) {
-                note(lane, held.end);
-            }
+        // What it has signed since it was set back, it knows; that must not hide what it signed before.
+        let since = self.links.get(&peer).map(|link| link.epoch).unwrap_or_default();
+        let concerns = |lane: &Lane, held: &Held| match lane.origin == peer {
+            true => held.end.epoch < since,
+            false => self.directory.tree().is_member(lane.destination, peer),
+        };
+        let custody = self.links.values().flat_map(|l| l.custody());
+        for (lane, held) in custody.filter(|(lane, held)| concerns(lane, held)) {
+            note(lane, held.end);
         }
-        for (lane, held) in &self.shelf {
-            if let Some(last) = held.values().next_back()
-                && (lane.origin == peer || leads_there(lane))
-            {
+        for (lane, shelf) in &self.shelf {
+            if let Some(last) = shelf.values().rev().find(|held| concerns(lane, held)) {
                 note(lane, last.end);
             }
         }

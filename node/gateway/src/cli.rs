@@ -112,9 +112,12 @@ pub(crate) enum Command {
         /// Seeds A..B, both included.
         #[arg(long)]
         seeds: String,
-        /// Which faults: all or none.
+        /// Which faults: all, none, or names separated by commas, such as loss,crash,full-disk.
         #[arg(long, default_value = "all")]
         faults: String,
+        /// Print everything that happens in each world, line by line.
+        #[arg(long, conflicts_with = "json")]
+        trace: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,

@@ -13,7 +13,9 @@ use crate::output::{complain, progress, progress_done, say, show, table};
 use crate::{bench, demo, run};
 use jincai_crypto::verify_evidence;
 use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Point, Quarantine};
+use jincai_simulation::{FaultSet, Options};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -66,7 +68,9 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Restore(restore) => set_back(&restore),
         Command::Demo { keep, dir } => demo::run(keep, dir),
         Command::Bench(Bench::Relay { transport, messages, json }) => bench::relay(&transport, messages, json),
-        Command::Sim { nodes, days, seeds, faults, json } => simulate(nodes, days, &seeds, &faults, json),
+        Command::Sim { nodes, days, seeds, faults, trace, json } => {
+            simulate((nodes, days), &seeds, &faults, trace, json)
+        }
     }
 }
 
@@ -391,7 +395,13 @@ fn set_back(wanted: &Restore) -> Result<(), Error> {
     Ok(())
 }
 
-fn simulate(nodes: usize, days: Option<u64>, seeds: &str, faults: &str, json: bool) -> Result<(), Error> {
+fn simulate(
+    (nodes, days): (usize, Option<u64>),
+    seeds: &str,
+    faults: &str,
+    trace: bool,
+    json: bool,
+) -> Result<(), Error> {
     let wrong = |what: &str| Error::Check(what.to_owned());
     let (first, last) = seeds.split_once("..").ok_or_else(|| wrong("--seeds A..B is wanted"))?;
     let number = |text: &str| text.parse::<u64>().map_err(|_| wrong("--seeds A..B: whole numbers are wanted"));
@@ -402,30 +412,30 @@ fn simulate(nodes: usize, days: Option<u64>, seeds: &str, faults: &str, json: bo
     if !(3..=60).contains(&nodes) || days.is_some_and(|d| !(1..=31).contains(&d)) {
         return Err(wrong("--nodes 3 to 60 and --days 1 to 31 are wanted"));
     }
-    if !["all", "none"].contains(&faults) {
-        return Err(wrong("--faults: all or none is wanted"));
-    }
+    let faults = FaultSet::parse(faults).map_err(|error| wrong(&format!("--faults: {error}")))?;
     let seconds = days.map_or(40, |d| d * 86_400);
-    let options = jincai_simulation::Options { nodes, seconds, faults: faults == "all" };
+    let options = Options { nodes, seconds, faults, trace };
     let summary = jincai_simulation::run(&options, first..=last, |seed, report| {
+        report.lines.iter().for_each(|line| say(line));
         progress(&format!("seed {seed}: {} messages applied, {} faults", report.applied, report.faults.total()));
     });
     progress_done();
-    let f = &summary.faults;
-    let broken: Vec<Value> = summary.broken.iter().map(|(seed, what)| json!({ "seed": seed, "what": what })).collect();
+    let faults: serde_json::Map<String, Value> =
+        summary.faults.iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+    let broken: Vec<Value> = summary.broken.iter().map(|b| json!({ "seed": b.seed, "what": b.what })).collect();
     let value = json!({
         "worlds": summary.worlds, "messages_applied": summary.applied, "bytes": summary.bytes,
         "seals": "real, from seeded randomness",
-        "faults": {
-            "lost": f.lost, "duplicated": f.duplicated, "reordered": f.reordered, "altered": f.altered, "crashes": f.crashes,
-            "crashes_after_acknowledgement": f.crashes_after_acknowledgement, "link_breaks": f.link_breaks,
-            "clock_jumps": f.clock_jumps,
-        },
-        "broken": broken,
+        "faults": faults, "broken": broken,
     });
     show(&value, json);
-    for (seed, _) in &summary.broken {
-        complain(&format!("repeat with: jincai sim --nodes {nodes} --seeds {seed}..{seed} --faults {faults}"));
+    if let Some(first) = summary.broken.first().filter(|_| !trace) {
+        complain(&format!("the last that happened in the world of seed {}:", first.seed));
+        first.lines.iter().for_each(|line| complain(line));
+    }
+    let seeds: BTreeSet<u64> = summary.broken.iter().map(|broken| broken.seed).collect();
+    for seed in seeds {
+        complain(&format!("repeat with: {}", jincai_simulation::command(&options, seed)));
     }
     if !summary.broken.is_empty() || summary.applied == 0 {
         return Err(wrong("an invariant broke, or nothing was applied"));

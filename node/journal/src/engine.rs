@@ -330,7 +330,7 @@ impl<D: Disk> Engine<D> {
             segment: current.segment,
             salt: self.config.salt,
             offset: current.offset,
-            durable_to: if mutated(Mutation::MarkBeforeSync) { self.end.position } else { self.durable_position },
+            durable_to: if mutated(Mutation::MarkBeforeSync) { self.end.position + 1 } else { self.durable_position },
         };
         let (kind, records): (_, &[Record]) = match content {
             Content::Records(records) => (CommitKind::Records, records),

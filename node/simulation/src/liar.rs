@@ -5,11 +5,13 @@
 use crate::faults::Fault;
 use crate::network::Seen;
 use crate::node::InCustody;
+use crate::trace::receipts;
 use crate::world::World;
 use jincai_crypto::{BatchView, Purpose, Recipient, SealInput, SeededEntropy, seal, sign};
 use jincai_exchange::record::to_body;
 use jincai_exchange::{Frame, HopOrder, Receipt, ReceiptList};
-use jincai_types::{Attributes, Destination, Digest, LanePosition, Priority, encode};
+use jincai_types::{Attributes, Destination, Digest, Lane, LanePosition, Priority, encode};
+use std::collections::BTreeSet;
 
 impl World {
     /// Lies on the link between a node and its superior.
@@ -67,13 +69,29 @@ impl World {
 
     /// An old signed frame arrives again: it was true when it was signed.
     fn replay(&mut self, from: usize, to: usize) -> Result<(), String> {
-        // Receipts are the rarest of them, and do the most.
-        let receipts = self.random.chance(500);
-        let wanted = |s: &Seen| (s.from, s.to) == (from, to) && (!receipts || s.bytes.get(1) == Some(&3));
-        let Some(seen) = self.seen(wanted) else { return Ok(()) };
+        let seen = match self.random.chance(500) {
+            true => self.old_receipt(from, to),
+            false => self.seen(|s| (s.from, s.to) == (from, to)),
+        };
+        let Some(seen) = seen else { return Ok(()) };
         self.report.faults.note(Fault::Replay);
         self.tell(from, || "has an old frame arrive again".into());
         self.deliver(from, to, seen.bytes).map(|_| ())
+    }
+
+    /// Receipts that were signed before, for something that is in custody (again).
+    fn old_receipt(&mut self, from: usize, to: usize) -> Option<Seen> {
+        let peer = self.nodes[from].id;
+        let exchange = self.nodes[to].running.as_ref()?.core.exchange();
+        let custody = exchange.custody().filter(|(whom, ..)| *whom == peer);
+        let custody: BTreeSet<(Lane, LanePosition)> = custody.map(|(_, lane, end, _)| (lane, end)).collect();
+        let names = |seen: &Seen| match Frame::from_bytes(&seen.bytes) {
+            Ok(Frame::Receipts { signed }) => receipts(&signed).iter().any(|receipt| custody.contains(receipt)),
+            _ => false,
+        };
+        let from_there = self.network.seen_receipts.iter().filter(|s| (s.from, s.to) == (from, to));
+        let found = from_there.filter(|seen| !custody.is_empty() && names(seen)).cloned().collect();
+        self.pick(found)
     }
 
     /// An unsigned «durable» for something that has not arrived: it may move a window, but custody stays.
@@ -149,7 +167,7 @@ impl World {
     /// Whatever follows a frame that has arrived: an origin may sign a second batch for the same place, which whoever has the
     /// first must keep as evidence and hold the lane.
     pub(crate) fn after_frame(&mut self, from: usize, to: usize, frame: &[u8]) -> Result<(), String> {
-        if frame.get(1) != Some(&1) || !self.may_strike(Fault::Fork, 3) {
+        if frame.get(1) != Some(&1) || !self.may_strike(Fault::Fork, 10) {
             return Ok(());
         }
         let Ok(Frame::Batch { hop, bytes }) = Frame::from_bytes(frame) else { return Ok(()) };

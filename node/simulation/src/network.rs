@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// A batch frame's kind and floor, which only the transport protects; everything behind is signed.
 const FLOOR_BYTES: u64 = 140;
-/// Signed frames remembered, to be replayed.
+/// Signed frames remembered, to be replayed; receipt lists are remembered apart, because there are few.
 const REMEMBERED: usize = 64;
+const REMEMBERED_RECEIPTS: usize = 256;
 
 /// A signed frame that has travelled.
 #[derive(Clone, Debug)]
@@ -33,11 +34,23 @@ pub(crate) struct Network {
     /// Until when everything takes longer from one node to another.
     slow: BTreeMap<(usize, usize), Millis>,
     pub(crate) seen: VecDeque<Seen>,
+    pub(crate) seen_receipts: VecDeque<Seen>,
 }
 
 impl Network {
     pub(crate) fn session(&self, a: usize, b: usize) -> Option<u64> {
         self.sessions.get(&(a, b)).or_else(|| self.sessions.get(&(b, a))).copied()
+    }
+
+    fn remember(&mut self, seen: Seen) {
+        let (all, most) = match seen.bytes.get(1) {
+            Some(3) => (&mut self.seen_receipts, REMEMBERED_RECEIPTS),
+            _ => (&mut self.seen, REMEMBERED),
+        };
+        if all.len() == most {
+            all.pop_front();
+        }
+        all.push_back(seen);
     }
 
     /// The weather clears up.
@@ -144,10 +157,7 @@ impl World {
             if self.strikes(Fault::Alter, 5) {
                 self.altered(from, to, bytes.clone())?;
             }
-            if self.network.seen.len() == REMEMBERED {
-                self.network.seen.pop_front();
-            }
-            self.network.seen.push_back(Seen { from, to, bytes: bytes.clone() });
+            self.network.remember(Seen { from, to, bytes: bytes.clone() });
         }
         self.report.frames += 1;
         if self.report.frames > self.frames_max {

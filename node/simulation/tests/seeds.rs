@@ -10,7 +10,8 @@ fn check(options: &Options, seeds: std::ops::RangeInclusive<u64>) {
     let broken: Vec<_> = summary.broken.iter().map(|b| (b.seed, &b.what)).collect();
     assert!(broken.is_empty(), "{broken:#?}");
     assert!(summary.applied > summary.worlds * 20, "worlds in which nothing happens prove nothing: {summary:?}");
-    for (fault, count) in summary.faults.iter().filter(|_| options.faults == FaultSet::all()) {
+    let kinds = summary.faults.iter().filter(|_| options.faults == FaultSet::all() && summary.worlds > 50);
+    for (fault, count) in kinds {
         assert!(count > 0, "{} worlds, and not one {fault}", summary.worlds);
     }
 }
@@ -23,6 +24,21 @@ fn a_world_without_faults_delivers_everything() {
 #[test]
 fn two_hundred_worlds_with_faults_keep_the_invariants() {
     check(&Options::default(), 1..=200);
+}
+
+/// Worlds that once broke, named after what went wrong. What a seed means changes with every fault that is added: a unit
+/// test stands beside the fix where one could be written.
+#[test]
+fn worlds_that_once_broke_keep_the_invariants() {
+    for (seed, _what) in [
+        (46, "a record was read while it waited for a slow disk"),
+        (62, "a lane of which only later batches were taken back was forgotten when its destination was set back"),
+        (74, "what an origin had signed since it was set back hid what it had signed before"),
+        (94, "the word that a neighbour has room again was lost"),
+        (265, "a slot was numbered by a clock that went back"),
+    ] {
+        check(&Options::default(), seed..=seed);
+    }
 }
 
 #[test]

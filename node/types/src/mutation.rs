@@ -53,7 +53,7 @@ pub enum Mutation {
     SkipSync,
     /// Journal: a failed sync counts as done.
     IgnoreFailedSync,
-    /// Journal: commits say that all before them was durable when it was only written.
+    /// Journal: commits say that they are durable themselves.
     MarkBeforeSync,
     /// Journal: whole commits past the durable mark are dropped.
     CutWholeTail,
