@@ -190,7 +190,8 @@ fn verify_card(bytes: &[u8], above: Option<&Card>, root: Digest, now: Millis) ->
     }
     let signer = above.unwrap_or(&claimed);
     verify(Purpose::Card, bytes, signer.authority, &signer.signing())?;
-    if now + CLOCK_SKEW < claimed.not_before || now > claimed.not_after {
+    // The time may be one that a statement claims.
+    if now.saturating_add(CLOCK_SKEW) < claimed.not_before || now > claimed.not_after {
         return wrong("it is outside its validity; check this machine's clock, or renew the card");
     }
     Ok(Verified::new(claimed))
