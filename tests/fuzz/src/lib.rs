@@ -9,11 +9,16 @@
 //! new inputs with libFuzzer; `cargo run -p jincai-fuzz --example seeds` writes the seeds of the corpora anew.
 
 mod crypto;
+mod dictionary;
 mod exchange;
+mod journal;
 pub mod mutate;
+mod node;
 mod read;
 pub mod seeds;
+mod storage;
 mod text;
+mod wires;
 mod world;
 
 /// What a decoder made of its input.
@@ -52,6 +57,20 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frame", exchange::frame),
     ("lists", exchange::lists),
     ("records", exchange::records),
+    ("node", node::node),
+    ("codes", dictionary::codes),
+    ("release", dictionary::release),
+    ("delta", dictionary::delta),
+    ("snapshot", dictionary::snapshot),
+    ("spec", storage::spec),
+    ("policy", storage::policy),
+    ("rows", storage::rows),
+    ("wire_rows", storage::wire_rows),
+    ("collected", storage::collected),
+    ("journal", journal::journal),
+    ("carry", journal::carry),
+    ("mailbox", wires::mailbox),
+    ("stream", wires::stream),
 ];
 
 /// The target of a name.

@@ -19,6 +19,11 @@ impl<'a> Input<'a> {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
+    /// So many bytes.
+    pub(crate) fn take(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.byte()).collect()
+    }
+
     /// A piece with its length in two bytes before it, or as much of it as there is.
     pub(crate) fn piece(&mut self) -> &'a [u8] {
         let length = usize::from(self.short()).min(self.0.len());

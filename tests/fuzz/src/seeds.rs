@@ -1,7 +1,10 @@
 //! Valid inputs for every target, made by the project's own encoders: the same bytes on every run.
 
 mod crypto;
+mod disk;
 mod exchange;
+mod node;
+mod rooms;
 mod text;
 
 use crate::Verdict;
@@ -32,7 +35,8 @@ impl Seed {
 /// All seeds.
 #[must_use]
 pub fn all() -> Vec<Seed> {
-    [text::seeds(), crypto::seeds(), exchange::seeds()].into_iter().flatten().collect()
+    let seeds = [text::seeds(), crypto::seeds(), exchange::seeds(), node::seeds(), rooms::seeds(), disk::seeds()];
+    seeds.into_iter().flatten().collect()
 }
 
 fn accepted(target: &'static str, name: &'static str, bytes: Vec<u8>) -> Seed {
