@@ -41,7 +41,7 @@ struct Book(Vec<Stored>);
 impl Log for Book {
     fn read(&self, number: RecordNumber) -> Result<Stored, jincai_journal::Error> {
         let found = number.checked_sub(1).and_then(|at| self.0.get(usize::try_from(at).ok()?));
-        found.cloned().ok_or(jincai_journal::Error::NoRecord { number, last: self.end() })
+        found.cloned().ok_or_else(|| jincai_journal::Error::NoRecord { number, last: self.end() })
     }
 
     fn replay(
