@@ -8,18 +8,21 @@ use crate::crypto::signed_batch;
 use crate::read::Input;
 use crate::world::{NOW, keys_of, world};
 use jincai_core::{Inbox, RoomSet};
-use jincai_crypto::{BatchView, Purpose, SeededEntropy};
+use jincai_crypto::{BatchView, Purpose, Recipient, SealInput, SeededEntropy, seal};
 use jincai_dictionary::Dictionary;
 use jincai_exchange::{
     Context, Error, Exchange, Frame, HopOrder, LinkKind, Opening, Output, Payload, Setup, open, read_batch,
 };
 use jincai_journal::{Log, MemoryBlobs, Stored};
 use jincai_storage::Storage;
-use jincai_types::{AuthorityId, LanePosition, Millis, RecordNumber, limits};
+use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber, limits};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Most steps of one input: signing takes its time.
 const STEPS: usize = 24;
+/// In which the neighbours' messages stand.
+pub(crate) const EPOCH: Epoch = Epoch { number: 1, salt: 2 };
 /// Kinds of steps; see [`Node::take`].
 pub(crate) mod step {
     pub(crate) const RAW: u8 = 0;
@@ -32,7 +35,8 @@ pub(crate) mod step {
     pub(crate) const DOWN: u8 = 7;
     pub(crate) const FULL: u8 = 8;
     pub(crate) const RESTART: u8 = 9;
-    pub(crate) const COUNT: u8 = 10;
+    pub(crate) const MESSAGE: u8 = 10;
+    pub(crate) const COUNT: u8 = 11;
 }
 
 /// The records of a node, all durable.
@@ -62,6 +66,8 @@ struct Node {
     rooms: RoomSet,
     book: Book,
     now: Millis,
+    /// Where the neighbours' own lanes stand.
+    lanes: BTreeMap<Lane, LanePosition>,
     accepted: bool,
 }
 
@@ -104,7 +110,7 @@ impl Node {
     fn new() -> Self {
         let (book, mut rooms) = (Book(Vec::new()), rooms());
         let (exchange, out) = start(Opening::Unclean, &book, &mut rooms, NOW);
-        let mut node = Self { exchange, rooms, book, now: NOW, accepted: false };
+        let mut node = Self { exchange, rooms, book, now: NOW, lanes: BTreeMap::new(), accepted: false };
         node.keep(out);
         for peer in [0, 2] {
             node.step(|exchange, ctx| exchange.link_up(world().ids[peer], LinkKind::Session, ctx));
@@ -164,6 +170,7 @@ impl Node {
                 let floor = previous.unwrap_or(LanePosition::START);
                 self.frame(id, &Frame::batch_bytes(&HopOrder { floor, after: floor }, &batch));
             }
+            step::MESSAGE => self.message(peer, piece),
             step::TIME => {
                 let step = piece.iter().rev().take(5).fold(0, |n, byte| n << 8 | u64::from(*byte));
                 self.now += step;
@@ -177,6 +184,41 @@ impl Node {
             step::FULL => drop(self.step(|exchange, ctx| exchange.set_full(!piece.is_empty(), ctx))),
             _ => self.restart(piece),
         }
+    }
+
+    /// A message as its neighbour would seal it, the next on its lane: the first byte says which lane, then come the
+    /// attributes with their length, and the payload.
+    fn message(&mut self, peer: usize, content: &[u8]) {
+        let (world, mut input) = (world(), Input(content));
+        let (choice, origin) = (input.byte(), world.ids[peer]);
+        let destination = match choice % 4 {
+            0 => Destination::Authority(world.ids[1]),
+            1 => Destination::Authority(world.ids[2 - peer]),
+            2 => Destination::Below(origin),
+            _ => Destination::Superiors(origin),
+        };
+        let lane = Lane { origin, destination, class: Priority::ALL[usize::from(choice / 4) % 4] };
+        let previous = self.lanes.get(&lane).copied().unwrap_or_default();
+        let messages = [(input.piece().to_vec(), input.0.to_vec())];
+        let reader =
+            |id: AuthorityId| world.directory.card(id).map(|c| Recipient { authority: id, key: c.encryption() });
+        let recipients: Vec<Recipient> = match destination {
+            Destination::Authority(to) => reader(to).into_iter().collect(),
+            Destination::Below(_) | Destination::Superiors(_) => Vec::new(),
+        };
+        let input = SealInput {
+            lane,
+            epoch: EPOCH,
+            first: if previous == LanePosition::START { 1 } else { previous.sequence + 1 },
+            previous,
+            messages: &messages,
+            recipients: &recipients,
+            now: self.now,
+        };
+        let entropy = &mut SeededEntropy::new(self.book.end());
+        let (batch, end) = seal(&input, &world.keys[peer], entropy).expect("one small message can be sealed");
+        self.lanes.insert(lane, end);
+        self.frame(origin, &Frame::batch_bytes(&HopOrder { floor: LanePosition::START, after: previous }, &batch));
     }
 
     fn frame(&mut self, peer: AuthorityId, bytes: &[u8]) {

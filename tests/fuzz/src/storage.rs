@@ -214,7 +214,7 @@ pub(crate) fn collected(bytes: &[u8]) -> Verdict {
 }
 
 /// The batch with its rows compressed and figures over them.
-fn summed(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn summed(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut batch: Batch = decode("batch", bytes, limits::PAYLOAD_BYTES).ok()?;
     let wire = compressed(&batch.rows);
     let spec = payments();

@@ -91,6 +91,7 @@ pub(super) fn seeds() -> Vec<Seed> {
             "card-of-a-younger-superior",
             &[step(step::SLOT, MINISTRY, &[vec![SIGNED_BY_COUNTY], encode(&cards())].concat())],
         ),
+        node("rooms", &rooms()),
         refused("node", "no-frame", step(step::RAW, MINISTRY, b"?")),
     ]
 }
@@ -116,4 +117,29 @@ fn cards() -> SlotValue {
     let chain = jincai_crypto::CardChain(world.chain.0[..1].to_vec());
     let chain = chain.with(renewed.issue(&keys[0].signing)).with(county.issue(&keys[1].signing));
     SlotValue { name: "card".into(), number: 2, value: encode(&chain).into(), ..slot() }
+}
+
+/// A message of a neighbour on the lane of this choice.
+fn message(peer: u8, lane: u8, kind: &str, id: &str, payload: &[u8]) -> Vec<u8> {
+    let attributes = Attributes { id: id.into(), kind: kind.into(), requires: Vec::new(), ..attributes() };
+    step(step::MESSAGE, peer, &[vec![lane], piece(&encode(&attributes)), payload.to_vec()].concat())
+}
+
+/// Something for every room: to the province itself, to everybody below the ministry, to those above the county.
+fn rooms() -> Vec<Vec<u8>> {
+    const RECORD: u8 = 8;
+    let (own, below, superiors) = (RECORD, RECORD + 2, RECORD + 3);
+    let mut spec = crate::storage::payments();
+    spec.collector = world().ids[1];
+    vec![
+        message(MINISTRY, below, "jincai.storage.spec", "spec", &encode(&spec)),
+        message(MINISTRY, below, "jincai.dictionary.release", "release", b"no manifest"),
+        message(COUNTY, own, "jincai.note", "1", b"text"),
+        message(COUNTY, own, "jincai.storage.batch", "2", &super::rooms::batch_of_the_county()),
+        message(COUNTY, own, "jincai.storage.batch", "3", &super::rooms::batch_of_the_county()),
+        message(COUNTY, superiors, "jincai.note", "4", b"text"),
+        message(COUNTY, RECORD + 1, "jincai.note", "5", b"for the ministry"),
+        step(step::RESTART, 0, &[1]),
+        message(COUNTY, own, "nothing.known", "6", b""),
+    ]
 }

@@ -3,7 +3,7 @@
 use super::{Seed, accepted, refused};
 use crate::dictionary::{CODES, LINE, day, part};
 use crate::read::piece;
-use crate::storage::{Batch, payments};
+use crate::storage::{Batch, payments, summed};
 use crate::world::world;
 use jincai_dictionary::{Body, Release, snapshot_of_csv};
 use jincai_journal::{Blobs, MemoryBlobs};
@@ -145,6 +145,15 @@ fn rows() -> Vec<Seed> {
         refused("wire_rows", "amount-too-wide", [vec![0], plain_rows(&[("1", january(1), i64::MAX)])].concat()),
         refused("wire_rows", "day-that-is-none", [vec![0], plain_rows(&[("1", i32::MAX, 1)])].concat()),
     ]
+}
+
+/// A batch as it travels, with figures that are right.
+pub(super) fn batch_of_the_county() -> Vec<u8> {
+    let part = PartKey { authority: world().ids[2], month: Month { year: 2026, month: 1 }, system: "pay".into() };
+    let rows = plain_rows(&[("1", january(1), 250)]);
+    let (spec, totals) = ("mof.payments".into(), Totals::default());
+    let batch = Batch { spec, spec_version: 1, part, version: 1, totals, rows: rows.into(), parts: Vec::new() };
+    summed(&encode(&batch)).expect("good rows")
 }
 
 fn collected() -> Vec<Seed> {
