@@ -86,6 +86,10 @@ pub(super) fn seeds() -> Vec<Seed> {
             "gone-to-the-last-number",
             &[batch(&first), slot_step(&gone(end_of(&first), position(u64::MAX))), batch(&second)],
         ),
+        node(
+            "duplicate-behind-the-last-number",
+            &[batch(&first), slot_step(&gone(end_of(&first), position(u64::MAX))), batch(&first)],
+        ),
         node("epochs", &[hello(epoch, Epoch { number: u64::MAX, salt: 0 }, true), tick]),
         node(
             "card-of-a-younger-superior",
