@@ -5,7 +5,7 @@ use crate::world::{NOW, world};
 use jincai_exchange::{Decision, Delivery, Parts, Place, Room};
 use jincai_policies::LinkPolicy;
 use jincai_storage::rows::{Row, from_ipc, from_wire, key_of, month_of, to_ipc, to_wire, totals};
-use jincai_storage::{Spec, SpecColumn, Storage, Totals, judge};
+use jincai_storage::{ReconcileLine, Spec, SpecColumn, Storage, Totals, judge};
 use jincai_types::{
     Attributes, AuthorityId, ColumnType, Destination, Digest, Epoch, Lane, PartKey, PartRecord, Priority, decode,
     encode, limits,
@@ -210,6 +210,8 @@ pub(crate) fn collected(bytes: &[u8]) -> Verdict {
     node.apply(&effect);
     let lines = node.storage.reconcile(&|at| Ok(node.read(at))).expect("what was taken can be computed again");
     assert!(lines.iter().all(|line| line.equal), "and gives what was signed");
+    let shown = |line: &ReconcileLine| line.part.split('/').count() == 4 && !line.part.contains(char::is_control);
+    assert!(lines.iter().all(shown), "and can be shown");
     Verdict::Accepted
 }
 

@@ -157,8 +157,9 @@ pub(super) fn batch_of_the_county() -> Vec<u8> {
 }
 
 fn collected() -> Vec<Seed> {
-    let batch = |rows: &[u8], month| {
-        let part = PartKey { authority: world().ids[2], month: Month { year: 2026, month }, system: "pay".into() };
+    let batch_of = |system: &str, rows: &[u8], month| {
+        let month = Month { year: 2026, month };
+        let part = PartKey { authority: world().ids[2], month, system: system.into() };
         let (spec, totals) = ("mof.payments".into(), Totals::default());
         encode(&Batch {
             spec,
@@ -170,6 +171,7 @@ fn collected() -> Vec<Seed> {
             parts: Vec::new(),
         })
     };
+    let batch = |rows: &[u8], month| batch_of("pay", rows, month);
     let rows = plain_rows(&[("1", january(1), 250), ("2", january(2), -1)]);
     let mut other = payments();
     (other.id, other.table, other.collector) = ("mof.other".into(), "other".into(), world().ids[1]);
@@ -178,6 +180,7 @@ fn collected() -> Vec<Seed> {
         accepted("collected", "batch", [vec![2], batch(&rows, 1)].concat()),
         refused("collected", "figures-of-nothing", [vec![1], batch(&rows, 1)].concat()),
         refused("collected", "another-month", [vec![2], batch(&rows, 2)].concat()),
+        refused("collected", "system-of-two-lines", [vec![2], batch_of("pay\nroll", &rows, 1)].concat()),
         refused("collected", "no-month-and-no-rows", [vec![2], batch(&[], 13)].concat()),
     ]
 }
