@@ -31,12 +31,13 @@ lint:
 	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
 	cargo deny check bans licenses sources
 
-# By hand, before a release: 10,000 worlds, and properties over many more cases.
+# By hand, before a release: 10,000 worlds, properties over many more cases, and a minute's search against each decoder.
 soak:
 	tests/install.sh
 	$(CARGO) build --release --locked --bin jincai
 	$(JINCAI) sim --seeds 1..10000
 	PROPTEST_CASES=20000 $(CARGO) test --release --locked --workspace
+	tests/fuzz/search.sh 60
 
 bench:
 	tests/install.sh

@@ -1,11 +1,13 @@
 #!/bin/sh
 # Installs what a bare Debian machine with a Rust toolchain lacks: a C compiler and make (ring, zstd and the allocator are built
-# from C), python3 (the demo's independent totals, the licence check, the network shaper), and for the tests of faults: file
-# systems to cut off (e2fsprogs, xfsprogs, mount), strace, iproute2, libfaketime. What is there is left alone, so a second run does nothing.
+# from C), a C++ compiler (libFuzzer, for the search in `make soak`), python3 (the demo's independent totals, the licence check, the
+# network shaper), and for the tests of faults: file systems to cut off (e2fsprogs, xfsprogs, mount), strace, iproute2, libfaketime.
+# What is there is left alone, so a second run does nothing.
 set -eu
 
 packages=""
 command -v cc >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
+command -v c++ >/dev/null 2>&1 || packages="$packages g++"
 command -v make >/dev/null 2>&1 || packages="$packages make"
 command -v python3 >/dev/null 2>&1 || packages="$packages python3"
 command -v mkfs.ext4 >/dev/null 2>&1 || packages="$packages e2fsprogs"

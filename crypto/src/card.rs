@@ -77,9 +77,19 @@ impl CardChain {
 
     /// The authority at the chain's end, unverified: good for reading a file's name, not for trust.
     pub fn last(&self) -> Result<Card, Error> {
-        let bytes = self.0.last().ok_or(Error::Key("an empty chain of cards"))?;
-        let (payload, _) = signer_of(Purpose::Card, bytes)?;
-        Ok(decode_canonical("card", &payload, CARD_BYTES)?)
+        read_card(self.0.last().ok_or(Error::Key("an empty chain of cards"))?)
+    }
+
+    /// A moment at which all of it was valid, if it ever was: a chain in one's own journal is judged as of when it came. A
+    /// superior's card may be younger than that of an inferior, because each is renewed in its own time.
+    pub fn valid_at(&self) -> Result<Millis, Error> {
+        let (mut from, mut until) = (0, Millis::MAX);
+        for bytes in &self.0 {
+            let card = read_card(bytes)?;
+            (from, until) = (from.max(card.not_before), until.min(card.not_after));
+        }
+        // A clock that was behind may have taken it a little before its time.
+        Ok(from.min(until))
     }
 }
 
@@ -174,9 +184,14 @@ impl Directory {
     }
 }
 
-fn verify_card(bytes: &[u8], above: Option<&Card>, root: Digest, now: Millis) -> Result<Verified<Card>, Error> {
+/// What a card says; nothing is verified yet.
+fn read_card(bytes: &[u8]) -> Result<Card, Error> {
     let (payload, _) = signer_of(Purpose::Card, bytes)?;
-    let claimed: Card = decode_canonical("card", &payload, CARD_BYTES)?;
+    Ok(decode_canonical("card", &payload, CARD_BYTES)?)
+}
+
+fn verify_card(bytes: &[u8], above: Option<&Card>, root: Digest, now: Millis) -> Result<Verified<Card>, Error> {
+    let claimed = read_card(bytes)?;
     let authority = claimed.authority;
     let wrong = |reason| Err(Error::Card { authority, reason });
     if claimed.version != 1 {
@@ -190,7 +205,8 @@ fn verify_card(bytes: &[u8], above: Option<&Card>, root: Digest, now: Millis) ->
     }
     let signer = above.unwrap_or(&claimed);
     verify(Purpose::Card, bytes, signer.authority, &signer.signing())?;
-    if now + CLOCK_SKEW < claimed.not_before || now > claimed.not_after {
+    // The time may be one that a statement claims.
+    if now.saturating_add(CLOCK_SKEW) < claimed.not_before || now > claimed.not_after {
         return wrong("it is outside its validity; check this machine's clock, or renew the card");
     }
     Ok(Verified::new(claimed))

@@ -62,10 +62,12 @@ impl Statement {
             return Err(Error::Suite { what: "statement", found: u64::from(statement.suite) });
         }
         let count = statement.last.checked_sub(statement.first).map(|d| d.saturating_add(1));
-        if statement.first == 0 || count.is_none_or(|c| c > limits::BATCH_MESSAGES as u64) {
+        let previous = &statement.previous;
+        // Whatever follows must have a number too: nobody who counts on from here may overflow.
+        let countable = statement.last < Sequence::MAX && previous.sequence < Sequence::MAX;
+        if statement.first == 0 || !countable || count.is_none_or(|c| c > limits::BATCH_MESSAGES as u64) {
             return Err(Error::Batch("its first and last numbers cannot be"));
         }
-        let previous = &statement.previous;
         let chained = if previous.epoch == statement.epoch {
             previous.sequence + 1 == statement.first
         } else {
@@ -94,5 +96,35 @@ impl Statement {
     #[must_use]
     pub fn count(&self) -> usize {
         usize::try_from(self.last - self.first + 1).expect("bounded by BATCH_MESSAGES")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_nothing_can_follow_are_refused() {
+        let previous = LanePosition { epoch: Epoch { number: 1, salt: 1 }, sequence: 8, digest: Digest([1; 32]) };
+        let good = Statement {
+            version: STATEMENT_VERSION,
+            suite: SUITE_INTL,
+            lane: "370502000>000000000/record".parse().expect("lane"),
+            epoch: previous.epoch,
+            first: 9,
+            last: 9,
+            previous,
+            root: Digest::ZERO,
+            encrypted: false,
+            sealed_at: 0,
+        };
+        let read = |statement: &Statement| Statement::from_bytes(&statement.to_bytes()).is_ok();
+        assert!(read(&good));
+        for sequence in [Sequence::MAX - 1, Sequence::MAX] {
+            let previous = LanePosition { sequence, ..previous };
+            assert!(!read(&Statement { first: Sequence::MAX, last: Sequence::MAX, previous, ..good.clone() }));
+        }
+        let previous = LanePosition { epoch: Epoch::default(), sequence: Sequence::MAX, ..previous };
+        assert!(!read(&Statement { first: 1, last: 1, previous, ..good }));
     }
 }

@@ -94,7 +94,8 @@ impl Chain {
         let held = &self.position;
         let previous = &statement.previous;
         if statement.epoch == held.epoch {
-            if statement.first == held.sequence + 1 {
+            // What the origin gave up as lost may have led to the last number there is.
+            if Some(statement.first) == held.sequence.checked_add(1) {
                 return if previous.digest == held.digest { Verdict::New } else { Verdict::Fork };
             }
             return if statement.first > held.sequence { Verdict::Gap } else { self.compare(statement, digest) };
@@ -256,6 +257,14 @@ mod tests {
         grown(&mut chain, 5, &[1, 2]);
         let (unseen, d) = statement(4, 1, 1, LanePosition::START);
         assert_eq!(chain.judge(&unseen, d), Verdict::Late, "dropping it as a duplicate would lose it unseen");
+    }
+
+    #[test]
+    fn nothing_follows_the_last_number() {
+        let mut chain = Chain::default();
+        let held = grown(&mut chain, 1, &[2]);
+        chain.pass_over(LanePosition { sequence: Sequence::MAX, ..chain.position() });
+        assert_eq!(chain.judge(&held[0].0, held[0].1), Verdict::Duplicate);
     }
 
     #[test]

@@ -277,8 +277,7 @@ impl Exchange {
             kind::CARDS => {
                 let chain: CardChain = record::from_body("cards", body)?;
                 // They were valid when they came; what they proved then stays proven.
-                let valid_at = chain.last()?.not_before;
-                self.directory.add(&chain, valid_at)?;
+                self.directory.add(&chain, chain.valid_at()?)?;
                 self.meet_neighbours();
                 self.reroute_groups(ctx.now);
             }

@@ -117,8 +117,7 @@ impl Exchange {
         exchange.catch_up.restored = saved.restored;
         for chain in &saved.cards {
             // They were valid when they came; what they proved then stays proven.
-            let valid_at = chain.last()?.not_before;
-            exchange.directory.add(chain, valid_at)?;
+            exchange.directory.add(chain, chain.valid_at()?)?;
         }
         exchange.meet_neighbours();
         exchange.outbox = Outbox::load(saved.outbox);

@@ -36,7 +36,7 @@
 //! The *hash* is SHA-256 from the header's byte 48 to the body's end: what the commit says, not where it lies, so that
 //! recovery moves commits without breaking the chain that a standby has seen. Term and shard are 0 until mirrors exist.
 //!
-//! Limits: payload 2 MiB, commit 16 MiB with its header, segment 4 GiB. Evolution: magic, CRC and version keep their
+//! Limits: payload 2 MiB, commit 16 MiB with its header, segment 4 GiB, numbers up to 2^62. Evolution: magic, CRC and version keep their
 //! places for ever; zero fields are written as zero and ignored; every other change raises the version, brings a reader
 //! of the old bytes, and programs refuse segments of a newer version than they know.
 
@@ -66,6 +66,9 @@ pub(crate) const RESTORED: &str = "RESTORED";
 /// Bytes of [`HEAD`].
 pub(crate) const HEAD_BYTES: usize = 32;
 
+/// Segments, positions and records are never numbered higher, so that whoever counts on from one that was read cannot
+/// overflow. What says otherwise is damaged, whatever its checksum says, and a file named so is none of the journal's.
+const NUMBER_MAX: u64 = 1 << 62;
 /// Bytes of a base's body before the carry files.
 const BASE_BYTES: usize = 48;
 /// Where a commit header's content begins: from here on it is hashed.
@@ -172,7 +175,7 @@ pub(crate) fn decode_head(bytes: &[u8; HEAD_BYTES]) -> Result<Option<u64>, Error
     let (version, _shard) = fields.version_and_shard();
     let newest = u64::from_le_bytes(fields.take());
     check_version(newest, version)?;
-    Ok(Some(newest))
+    Ok((newest <= NUMBER_MAX).then_some(newest))
 }
 
 impl SegmentHeader {
@@ -198,7 +201,8 @@ impl SegmentHeader {
         check_version(segment, version)?;
         let (first_position, first_record, durable_to) = (number(), number(), number());
         let previous = Digest(fields.take());
-        let sane = first_position > 0 && first_record > 0 && durable_to >= first_position - 1;
+        let highest = segment.max(first_position).max(first_record).max(durable_to);
+        let sane = highest <= NUMBER_MAX && first_position > 0 && first_record > 0 && durable_to >= first_position - 1;
         Ok(sane.then_some(Self { shard, segment, salt, term, first_position, first_record, durable_to, previous }))
     }
 }
@@ -253,6 +257,7 @@ impl CommitHeader {
             _ => return None,
         };
         let sane = durable_to < position
+            && position.max(first_record) <= NUMBER_MAX
             && first_record > 0
             && (kind == CommitKind::Records) == (count > 0)
             && HEADER_BYTES as u64 + u64::from(body_bytes) <= COMMIT_BYTES_MAX as u64
@@ -364,6 +369,7 @@ pub(crate) fn decode_base(body: &[u8]) -> Option<Base> {
     let count = u32::from_le_bytes(fields.take()) as usize;
     let (carried, left) = carried.as_chunks::<32>();
     let whole = u32::from_le_bytes(*crc) == crc32c::crc32c(rest) && carried.len() == count && left.is_empty();
+    let whole = whole && through <= NUMBER_MAX;
     whole.then(|| Base { through, snapshot, carried: carried.iter().copied().map(Digest).collect() })
 }
 
@@ -402,7 +408,7 @@ pub(crate) fn segment_name(segment: u64) -> String {
 pub(crate) fn segment_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".segment")?;
     let segment = u64::from_str_radix(digits, 16).ok()?;
-    (segment_name(segment) == name).then_some(segment)
+    (segment <= NUMBER_MAX && segment_name(segment) == name).then_some(segment)
 }
 
 /// The name of a reserve file.
@@ -414,7 +420,7 @@ pub(crate) fn reserve_name(number: u64) -> String {
 pub(crate) fn reserve_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".reserve")?;
     let number = u64::from_str_radix(digits, 16).ok()?;
-    (reserve_name(number) == name).then_some(number)
+    (number <= NUMBER_MAX && reserve_name(number) == name).then_some(number)
 }
 
 /// Fixed fields, read from the front. The callers' arrays are as long as the fields they take from them.

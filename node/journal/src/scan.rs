@@ -95,7 +95,8 @@ impl<'a> Window<'a> {
         let commit = self.bytes(offset, header.bytes() as u64).ok()?;
         let body = &commit[HEADER_BYTES..];
         let base = match header.kind {
-            CommitKind::Base => Some(format::decode_base(body)?),
+            // It covers records that were there before it, or it is none.
+            CommitKind::Base => Some(format::decode_base(body).filter(|base| base.through < header.first_record)?),
             CommitKind::Records | CommitKind::Mark | CommitKind::Closing => {
                 format::decode_body(header, body)?;
                 None

@@ -194,6 +194,12 @@ pub enum PartState {
 /// Table and part.
 pub type PartId = (String, PartKey);
 
+/// Whether a business system may be called so: what the API takes from callers.
+pub(crate) fn is_system(text: &str) -> bool {
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
+    (1..=32).contains(&text.len()) && plain
+}
+
 /// A partition's name for people and in message ids: `370502000/payments/2026-01/default`.
 #[must_use]
 pub fn part_name(table: &str, part: &PartKey) -> String {

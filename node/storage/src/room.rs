@@ -3,7 +3,7 @@
 
 use crate::Error;
 use crate::effect::{Batch, Effect, PartRows};
-use crate::model::{Part, PartId, PartState, Spec, Totals, part_name};
+use crate::model::{Part, PartId, PartState, Spec, Totals, is_system, part_name};
 use crate::rows::{self, Judged, Row};
 use jincai_crypto::sha256;
 use jincai_exchange::{BULK_PART, Decision, Delivery, Outgoing, Parts, Place, Refusal, RefusalNote, Room, RoomError};
@@ -323,6 +323,9 @@ impl Storage {
         let Some(spec) = self.specs.get(&batch.spec) else { return wrong("its spec is not in force here") };
         if spec.collector != self.me || batch.part.authority != delivery.lane.origin {
             return wrong("it is not this authority's to collect, or not its sender's to send");
+        }
+        if !is_system(&batch.part.system) {
+            return wrong("its system has no name that a caller could have given");
         }
         let held = self.parts.get(&(spec.table.clone(), batch.part.clone()));
         // The same version with the same figures may come again from a source that was set back: it changes nothing.

@@ -25,6 +25,8 @@ const REFUSALS: usize = 1_000;
 const WIRE_BYTES: u64 = 64 << 20;
 /// Longest text value in bytes.
 const TEXT_BYTES: usize = 4_096;
+/// Largest amount in fen, either way: decimal(18,2).
+const AMOUNT_FEN: u64 = 999_999_999_999_999_999;
 
 /// A value of a row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,7 +181,7 @@ fn read_row<'s>(
             row.push(Value::Null);
             continue;
         }
-        if text.len() > TEXT_BYTES || text.contains(|c: char| c.is_control()) {
+        if !is_plain(text) {
             return Err(wrong(format!("longer than {TEXT_BYTES} bytes, or with control characters")));
         }
         let value = match column.kind {
@@ -370,7 +372,7 @@ pub fn to_wire<'r>(rows: impl Iterator<Item = &'r Row>) -> Vec<u8> {
     zstd::encode_all(plain.as_slice(), 3).expect("compressing from memory into memory cannot fail")
 }
 
-/// Reads what [`to_wire`] wrote: bounded, types as the spec says, in key order, no key twice.
+/// Reads what [`to_wire`] wrote: bounded, values that a file of rows could have held, in key order, no key twice.
 pub fn from_wire(spec: &Spec, bytes: &[u8]) -> Result<Vec<Row>, Error> {
     let wrong = |reason: &str| Error::Arrow(format!("collected rows: {reason}"));
     let mut plain = Vec::new();
@@ -412,8 +414,25 @@ fn read_canonical(spec: &Spec, decoder: &mut minicbor::Decoder<'_>) -> Result<Ro
             ColumnType::Date => Value::Date(decoder.i32()?),
             ColumnType::Integer => Value::Integer(decoder.i64()?),
         });
+        if !row.last().is_some_and(is_possible) {
+            return wrong("a value is none that its column can hold");
+        }
     }
     Ok(row)
+}
+
+/// Whether a file of rows could have held the value.
+fn is_possible(value: &Value) -> bool {
+    match value {
+        Value::Text(text) => !text.is_empty() && is_plain(text),
+        Value::Amount(fen) => fen.unsigned_abs() <= AMOUNT_FEN,
+        Value::Date(days) => Date::from_days(*days).is_some(),
+        Value::Null | Value::Integer(_) => true,
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    text.len() <= TEXT_BYTES && !text.contains(char::is_control)
 }
 
 /// The month that a row belongs to.

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::error::shorten;
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode, decode};
 use std::fmt;
 use std::str::FromStr;
 
@@ -92,7 +92,7 @@ impl fmt::Display for Date {
 }
 
 /// A month of a year: the period of a collected partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
 pub struct Month {
     /// The year.
     #[n(0)]
@@ -100,6 +100,16 @@ pub struct Month {
     /// The month, 1–12.
     #[n(1)]
     pub month: u8,
+}
+
+impl<'b, C> Decode<'b, C> for Month {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
+        #[derive(Decode)]
+        struct Numbers(#[n(0)] u16, #[n(1)] u8);
+        let Numbers(year, month) = d.decode_with(ctx)?;
+        let day = Date::new(year, month, 1).ok_or_else(|| decode::Error::message("there is no such month"))?;
+        Ok(day.month())
+    }
 }
 
 impl fmt::Display for Month {
