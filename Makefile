@@ -11,7 +11,7 @@ PEERS := $(wildcard tests/peers/*.sh)
 # Four nodes on this machine, real data, a kill on the way; every step is checked.
 demo:
 	tests/install.sh
-	$(CARGO) build --release --locked --bin jincai
+	$(CARGO) build --release --locked --workspace --bin jincai
 	$(JINCAI) demo
 
 # The whole check: what is green here is green everywhere.
@@ -34,14 +34,14 @@ lint:
 # By hand, before a release: 10,000 worlds, properties over many more cases, and a minute's search against each decoder.
 soak:
 	tests/install.sh
-	$(CARGO) build --release --locked --bin jincai
+	$(CARGO) build --release --locked --workspace --bin jincai
 	$(JINCAI) sim --seeds 1..10000
 	PROPTEST_CASES=20000 $(CARGO) test --release --locked --workspace
 	tests/fuzz/search.sh 60
 
 bench:
 	tests/install.sh
-	$(CARGO) build --release --locked --bin jincai
+	$(CARGO) build --release --locked --workspace --bin jincai
 	$(JINCAI) bench relay --json
 
 # Comparisons with other programs. A missing one fails instead of being skipped.

@@ -97,6 +97,7 @@ fn cuts() -> usize {
 }
 
 /// One file system, cut off again and again under load. The node starts anew each time on what the device kept.
+#[expect(clippy::print_stdout, reason = "how many, for whoever runs it by hand")]
 fn power_is_cut(kind: &str) {
     let volume = Volume::new(kind, 512, "");
     let mut worst = 0;

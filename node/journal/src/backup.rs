@@ -33,12 +33,11 @@ pub enum BackupFile {
     Blob(Digest),
 }
 
+/// Takes a file of a backup: which, its length in bytes, and its content.
+pub type TakeFile<'a> = &'a mut dyn FnMut(&BackupFile, u64, &mut dyn Read) -> Result<(), Error>;
+
 /// Hands every file of a backup to `each`, with its length in bytes and its content.
-pub fn backup(
-    reader: &Reader,
-    blobs: &dyn Blobs,
-    each: &mut dyn FnMut(&BackupFile, u64, &mut dyn Read) -> Result<(), Error>,
-) -> Result<BackupReport, Error> {
+pub fn backup(reader: &Reader, blobs: &dyn Blobs, each: TakeFile<'_>) -> Result<BackupReport, Error> {
     let pin = reader.pin();
     // Listed after the pin: whatever a durable record names was there before that record.
     let files = blobs.list()?;

@@ -68,7 +68,7 @@ pub(crate) const HEAD_BYTES: usize = 32;
 
 /// Segments, positions and records are never numbered higher, so that whoever counts on from one that was read cannot
 /// overflow. What says otherwise is damaged, whatever its checksum says, and a file named so is none of the journal's.
-const NUMBER_MAX: u64 = 1 << 62;
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 /// Bytes of a base's body before the carry files.
 const BASE_BYTES: usize = 48;
 /// Where a commit header's content begins: from here on it is hashed.

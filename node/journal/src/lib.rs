@@ -31,7 +31,7 @@ mod tests;
 mod verify;
 mod writer;
 
-pub use backup::{BackupFile, BackupReport, Point, SetBack, backup, set_back};
+pub use backup::{BackupFile, BackupReport, Point, SetBack, TakeFile, backup, set_back};
 pub use base::{Base, prepare_base, read_snapshot};
 pub use blobs::{Blob, BlobWriter, Blobs, DirBlobs, MemoryBlobs};
 pub use carry::write_carried;

@@ -33,7 +33,7 @@ pub fn repair(
     if is_damaged(&before) {
         let mended = mend(disk, copy)?;
         let after = survey(&mended)?;
-        let hole = after.damages.first().or(after.covered.first()).or(shorter(&before, &after));
+        let hole = after.damages.first().or_else(|| after.covered.first()).or_else(|| shorter(&before, &after));
         if let Some(hole) = hole {
             return Err(Error::RepairIncomplete(hole.clone()));
         }

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// How much longer than a segment a reserve file is, in bytes.
 const SLACK: u64 = 64 << 10;
+/// No segment is shorter, in bytes.
+const SHORTEST: u64 = 64 << 10;
 /// After a failure the next try to find room waits this long.
 const RETRY: Millis = 1000;
 
@@ -107,29 +109,45 @@ impl Reserve {
     ) -> Result<(Arc<dyn DiskFile>, u64, bool), Error> {
         let (name, length, (now, urgency)) = (segment_name(segment), config.segment_bytes.max(needed), how);
         if !self.failed_lately(now) {
-            match disk.create(&name, length) {
-                Ok(file) if has_room_for_head(disk)? => return Ok((file, length, false)),
-                Ok(_) => {
-                    disk.remove(&name)?;
-                    self.failed = Some(now);
-                }
-                Err(error) if !error.is_full() => return Err(error),
-                Err(_) => self.failed = Some(now),
+            if let Some(file) = create(disk, &name, length)? {
+                return Ok((file, length, false));
             }
+            self.failed = Some(now);
         }
-        if urgency == Urgency::Normal || length > config.segment_bytes {
+        if urgency == Urgency::Normal {
             return Err(Error::Full);
         }
-        let Some(number) = self.files.last().copied() else { return Err(Error::Full) };
-        disk.rename(&reserve_name(number), &name)?;
-        self.files.remove(&number);
-        let file = disk.open(&name)?;
-        file.truncate(length)?;
-        Ok((file, length, true))
+        if let Some(number) = self.files.last().copied().filter(|_| length == config.segment_bytes) {
+            disk.rename(&reserve_name(number), &name)?;
+            self.files.remove(&number);
+            let file = disk.open(&name)?;
+            file.truncate(length)?;
+            return Ok((file, length, true));
+        }
+        // The reserve is used up, by many starts on a full disk: a shorter segment is better than none.
+        let mut shorter = length / 2;
+        while shorter >= needed.max(SHORTEST) {
+            shorter = shorter.next_multiple_of(BLOCK);
+            if let Some(file) = create(disk, &name, shorter)? {
+                return Ok((file, shorter, true));
+            }
+            shorter /= 2;
+        }
+        Err(Error::Full)
     }
 }
 
-/// Whether there is room for one small file more: a segment that takes the last of the room could not be named in `HEAD`.
+/// A file of zeros, unless there is no room for it, or for one small file more: a segment that takes the last of the room
+/// could not be named in `HEAD`.
+fn create(disk: &dyn Disk, name: &str, length: u64) -> Result<Option<Arc<dyn DiskFile>>, Error> {
+    match disk.create(name, length) {
+        Ok(file) if has_room_for_head(disk)? => Ok(Some(file)),
+        Ok(_) => disk.remove(name).map(|()| None),
+        Err(error) if error.is_full() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn has_room_for_head(disk: &dyn Disk) -> Result<bool, Error> {
     // Its length tells it from a reserve file, should a power cut leave it.
     let probe = reserve_name(0);

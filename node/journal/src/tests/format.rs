@@ -1,8 +1,8 @@
 //! The codec: what is written is read back, and no bytes make it panic.
 
 use crate::format::{
-    CommitHeader, CommitKind, ENTRY_BYTES, HEADER_BYTES, Place, SegmentHeader, commit_bytes, decode_body, decode_head,
-    encode_commit, encode_head, hash, segment_name, segment_of,
+    CommitHeader, CommitKind, ENTRY_BYTES, HEADER_BYTES, NUMBER_MAX, Place, SegmentHeader, commit_bytes, decode_body,
+    decode_head, encode_commit, encode_head, hash, segment_name, segment_of,
 };
 use crate::{COMMIT_BYTES_MAX, Record};
 use jincai_types::Digest;
@@ -27,7 +27,7 @@ proptest! {
     fn commits_round_trip_and_moving_one_keeps_its_hash(
         payloads in prop::collection::vec((any::<u16>(), prop::collection::vec(any::<u8>(), 0..300)), 0..20),
         salt: u64,
-        position in 1u64..,
+        position in 1..=NUMBER_MAX,
     ) {
         let records: Vec<Record> =
             payloads.into_iter().map(|(kind, payload)| Record { kind, payload: payload.into() }).collect();
@@ -51,9 +51,14 @@ proptest! {
     }
 
     #[test]
-    fn headers_round_trip(numbers: [u64; 4], first_position in 1u64.., first_record in 1u64.., shard: u32) {
-        let [segment, salt, term, more] = numbers;
-        let durable_to = (first_position - 1).saturating_add(more);
+    fn headers_round_trip(
+        (salt, term, shard) in any::<(u64, u64, u32)>(),
+        segment in 0..=NUMBER_MAX,
+        first_position in 1..=NUMBER_MAX,
+        first_record in 1..=NUMBER_MAX,
+        more in 0..=NUMBER_MAX,
+    ) {
+        let durable_to = (first_position - 1 + more).min(NUMBER_MAX);
         let previous = Digest([9; 32]);
         let header =
             SegmentHeader { shard, segment, salt, term, first_position, first_record, durable_to, previous };
