@@ -88,8 +88,8 @@ impl Exchange {
         self.epoch = Epoch { number: known.number + 1, salt };
         ctx.out.record(kind::EPOCH, record::to_body(&self.epoch));
         self.accepted = true;
-        if let Some(restored) = self.catch_up.restored.as_mut().filter(|_| set_back) {
-            // What was signed in any epoch up to here was signed before this node was set back.
+        if let Some(restored) = self.catch_up.restored.as_mut() {
+            // What was signed in any epoch up to here was signed before this node was set back, or is said again.
             restored.epoch = self.epoch;
             let restored = *restored;
             ctx.out.record(kind::RESTORED, record::to_body(&restored));
