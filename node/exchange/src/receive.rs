@@ -172,7 +172,7 @@ impl Exchange {
                 self.ask(peer, lane, have, ctx);
                 Ok(())
             }
-            Verdict::Late => self.late(peer, &view, bytes, ctx),
+            Verdict::Late => self.late(peer, &view, (bytes, after), ctx),
             Verdict::Fork => {
                 self.counters.forks += 1;
                 let record = ctx.out.record(kind::FORK, bytes.to_vec());

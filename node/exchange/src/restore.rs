@@ -345,7 +345,7 @@ impl Exchange {
         &mut self,
         peer: AuthorityId,
         view: &Verified<BatchView<'_>>,
-        bytes: &[u8],
+        (bytes, after): (&[u8], LanePosition),
         ctx: &mut Context<'_>,
     ) -> Result<(), Error> {
         let lane = view.statement.lane;
@@ -355,6 +355,8 @@ impl Exchange {
         }
         if self.chains.get(&lane).is_some_and(|chain| chain.is_late(&end)) {
             self.counters.duplicates_dropped += 1;
+            // Late it may be here only, where later ones came first; whoever asked for it may lack just this.
+            self.serve_wanted(view, bytes, after, ctx);
             return Ok(());
         }
         self.counters.batches_late += 1;
