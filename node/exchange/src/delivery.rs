@@ -104,6 +104,12 @@ impl Exchange {
                 receipt.position.sequence, receipt.position.epoch, end.sequence, end.epoch
             );
             ctx.out.notice(true, "JC-1216", text);
+            // Whoever lies on the way there may hold it by now, although it did not when this node was catching up.
+            let have = self.have(&lane);
+            let way = self.directory.tree().next_hops(self.me, Destination::Authority(issuer), None);
+            if let Some(hop) = way.first() {
+                self.ask(*hop, lane, have, ctx);
+            }
         }
         self.told_of_epoch(receipt.position.epoch, ctx);
         let delivered = Delivered { issuer, epoch, receipt };

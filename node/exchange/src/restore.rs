@@ -198,7 +198,7 @@ impl Exchange {
 
     /// How far a lane is here: of others' lanes what is held, of our own what was sealed before this epoch. (Below this
     /// epoch's batches something of an older one may be missing.)
-    fn have(&self, lane: &Lane) -> LanePosition {
+    pub(crate) fn have(&self, lane: &Lane) -> LanePosition {
         if lane.origin == self.me {
             return self.outbox.remembered(lane, self.epoch);
         }
