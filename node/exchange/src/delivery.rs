@@ -87,7 +87,12 @@ impl Exchange {
             return self.issue_epoch_slot(issuer, restored, ctx);
         }
         let known = self.deliveries.receipts.get(&(lane, issuer));
-        if known.is_some_and(|k| (k.epoch, &k.receipt) == (epoch, &receipt) || k.epoch > epoch) {
+        if let Some(newer) = known.map(|k| k.epoch).filter(|newer| *newer > epoch) {
+            // It was set back, and has opened an epoch below the one that this node knows of: two epochs may even have
+            // one number, if its clock went back. Else it is an old receipt, and its issuer knows better.
+            return self.tell_epoch(issuer, newer, ctx);
+        }
+        if known.is_some_and(|k| (k.epoch, &k.receipt) == (epoch, &receipt)) {
             return;
         }
         let before = self.deliveries.position(&lane, issuer);
@@ -99,6 +104,12 @@ impl Exchange {
                 receipt.position.sequence, receipt.position.epoch, end.sequence, end.epoch
             );
             ctx.out.notice(true, "JC-1216", text);
+            // Whoever lies on the way there may hold it by now, although it did not when this node was catching up.
+            let have = self.have(&lane);
+            let way = self.directory.tree().next_hops(self.me, Destination::Authority(issuer), None);
+            if let Some(hop) = way.first() {
+                self.ask(*hop, lane, have, ctx);
+            }
         }
         self.told_of_epoch(receipt.position.epoch, ctx);
         let delivered = Delivered { issuer, epoch, receipt };

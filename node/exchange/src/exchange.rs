@@ -217,6 +217,10 @@ impl Exchange {
             let restored = Restored { epoch: self.epoch, done: false };
             self.catch_up.restored = Some(restored);
             ctx.out.record(kind::RESTORED, record::to_body(&restored));
+        } else if let Some(restored) = self.catch_up.restored.as_mut().filter(|restored| !restored.done) {
+            // It crashed before it had caught up: it still does not know which epochs it was in.
+            restored.epoch = self.epoch;
+            ctx.out.record(kind::RESTORED, record::to_body(restored));
         }
         self.issue_card_slot();
         self.issue_restored_slot(ctx.out.last());

@@ -95,6 +95,24 @@ impl Exchange {
         Ok(())
     }
 
+    fn verify_batch<'b>(&mut self, bytes: &'b [u8]) -> Result<Verified<BatchView<'b>>, Error> {
+        let verified = BatchView::parse(bytes).and_then(|view| match mutated(Mutation::SkipSignatures) {
+            true => Ok(view.verified_before()),
+            false => view.verify(&self.directory),
+        });
+        match verified {
+            Ok(view) => Ok(view),
+            Err(error @ jincai_crypto::Error::UnknownKey { .. }) => {
+                self.counters.batches_not_yet += 1;
+                Err(error.into())
+            }
+            Err(error) => {
+                self.counters.batches_bad += 1;
+                Err(error.into())
+            }
+        }
+    }
+
     fn batch(
         &mut self,
         peer: AuthorityId,
@@ -104,21 +122,7 @@ impl Exchange {
     ) -> Result<(), Error> {
         self.counters.batches_received += 1;
         self.counters.bytes_received += bytes.len() as u64;
-        let verified = BatchView::parse(bytes).and_then(|view| match mutated(Mutation::SkipSignatures) {
-            true => Ok(view.verified_before()),
-            false => view.verify(&self.directory),
-        });
-        let view = match verified {
-            Ok(view) => view,
-            Err(error @ jincai_crypto::Error::UnknownKey { .. }) => {
-                self.counters.batches_not_yet += 1;
-                return Err(error.into());
-            }
-            Err(error) => {
-                self.counters.batches_bad += 1;
-                return Err(error.into());
-            }
-        };
+        let view = self.verify_batch(bytes)?;
         let lane = view.statement.lane;
         let member = self.directory.tree().is_member(lane.destination, self.me);
         let hops = self.hops(&lane, Some(peer));
@@ -142,13 +146,7 @@ impl Exchange {
         if !member && floor == view.statement.previous {
             chain.raise_to(floor);
         }
-        let (verdict, have) = (chain.judge(&view.statement, view.digest), chain.position());
-        let verdict = match verdict {
-            Verdict::Gap if mutated(Mutation::IgnoreGaps) => Verdict::New,
-            Verdict::Duplicate if mutated(Mutation::SkipDuplicateCheck) => Verdict::New,
-            Verdict::Fork if mutated(Mutation::DropForks) => Verdict::Duplicate,
-            verdict => verdict,
-        };
+        let (verdict, have) = (mutate(chain.judge(&view.statement, view.digest)), chain.position());
         match verdict {
             // Between the end that a new epoch names and the epoch itself, the sender holds something that we lack.
             Verdict::New if view.statement.epoch != have.epoch && after.key() > have.key() => {
@@ -172,7 +170,7 @@ impl Exchange {
                 self.ask(peer, lane, have, ctx);
                 Ok(())
             }
-            Verdict::Late => self.late(peer, &view, bytes, ctx),
+            Verdict::Late => self.late(peer, &view, (bytes, after), ctx),
             Verdict::Fork => {
                 self.counters.forks += 1;
                 let record = ctx.out.record(kind::FORK, bytes.to_vec());
@@ -302,6 +300,16 @@ impl Exchange {
         self.counters.receipts_sent += 1;
         let frame = Frame::Receipts { signed: signed.into() };
         ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
+    }
+}
+
+/// What a broken node takes a verdict for.
+fn mutate(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Gap if mutated(Mutation::IgnoreGaps) => Verdict::New,
+        Verdict::Duplicate if mutated(Mutation::SkipDuplicateCheck) => Verdict::New,
+        Verdict::Fork if mutated(Mutation::DropForks) => Verdict::Duplicate,
+        verdict => verdict,
     }
 }
 

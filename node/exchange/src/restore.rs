@@ -88,8 +88,8 @@ impl Exchange {
         self.epoch = Epoch { number: known.number + 1, salt };
         ctx.out.record(kind::EPOCH, record::to_body(&self.epoch));
         self.accepted = true;
-        if let Some(restored) = self.catch_up.restored.as_mut().filter(|_| set_back) {
-            // What was signed in any epoch up to here was signed before this node was set back.
+        if let Some(restored) = self.catch_up.restored.as_mut() {
+            // What was signed in any epoch up to here was signed before this node was set back, or is said again.
             restored.epoch = self.epoch;
             let restored = *restored;
             ctx.out.record(kind::RESTORED, record::to_body(&restored));
@@ -198,7 +198,7 @@ impl Exchange {
 
     /// How far a lane is here: of others' lanes what is held, of our own what was sealed before this epoch. (Below this
     /// epoch's batches something of an older one may be missing.)
-    fn have(&self, lane: &Lane) -> LanePosition {
+    pub(crate) fn have(&self, lane: &Lane) -> LanePosition {
         if lane.origin == self.me {
             return self.outbox.remembered(lane, self.epoch);
         }
@@ -206,11 +206,12 @@ impl Exchange {
     }
 
     /// Whether a lane is known here up to a batch's end. Of our own lanes to one authority, a batch that was taken back is
-    /// known by itself, because neighbours give back only what they have not handed on yet.
+    /// known by itself, because neighbours give back only what they have not handed on yet. A lane that is held because of
+    /// a fork does not go on, and is not waited for.
     fn is_here(&self, lane: &Lane, end: &LanePosition) -> bool {
         let alone = lane.origin == self.me && matches!(lane.destination, Destination::Authority(_));
         let taken = || self.shelf.get(lane).is_some_and(|shelf| shelf.contains_key(&end.key()));
-        end.key() <= self.have(lane).key() || (alone && taken())
+        end.key() <= self.have(lane).key() || (alone && taken()) || self.held_lanes.contains_key(lane)
     }
 
     /// Looks whether the node has caught up, and asks again if that takes long.
@@ -345,7 +346,7 @@ impl Exchange {
         &mut self,
         peer: AuthorityId,
         view: &Verified<BatchView<'_>>,
-        bytes: &[u8],
+        (bytes, after): (&[u8], LanePosition),
         ctx: &mut Context<'_>,
     ) -> Result<(), Error> {
         let lane = view.statement.lane;
@@ -355,6 +356,8 @@ impl Exchange {
         }
         if self.chains.get(&lane).is_some_and(|chain| chain.is_late(&end)) {
             self.counters.duplicates_dropped += 1;
+            // Late it may be here only, where later ones came first; whoever asked for it may lack just this.
+            self.serve_wanted(view, bytes, after, ctx);
             return Ok(());
         }
         self.counters.batches_late += 1;

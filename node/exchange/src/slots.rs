@@ -225,9 +225,16 @@ impl Exchange {
             return Ok(());
         }
         self.directory.verify(Purpose::Slot, signed, slot.issuer)?;
-        self.said_epochs.insert(slot.issuer, known);
-        self.issue_epoch_slot(slot.issuer, known, ctx);
+        self.tell_epoch(slot.issuer, known, ctx);
         Ok(())
+    }
+
+    /// Says to an authority once which epoch of it is known here.
+    pub(crate) fn tell_epoch(&mut self, of: AuthorityId, known: Epoch, ctx: &mut Context<'_>) {
+        if self.said_epochs.get(&of).is_none_or(|said| *said < known) {
+            self.said_epochs.insert(of, known);
+            self.issue_epoch_slot(of, known, ctx);
+        }
     }
 
     /// Acts on a verified slot that concerns this node.

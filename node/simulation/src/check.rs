@@ -103,7 +103,11 @@ fn waits(world: &World) -> String {
             out.push(format!("{} is catching up", node.id));
         }
         for lane in exchange.undelivered().into_iter().filter(|lane| !world.forked.contains(lane)) {
-            out.push(format!("{}: lane {lane} is not applied up to its end", node.id));
+            let signed = exchange.outbound().into_iter().filter(|o| o.lane == lane).flat_map(|o| o.delivered);
+            let signed: Vec<String> =
+                signed.map(|(who, end, _)| format!("{who} {}#{}", end.epoch, end.sequence)).collect();
+            let signed = signed.join(", ");
+            out.push(format!("{}: lane {lane} is not applied up to its end (signed for: {signed})", node.id));
         }
         for lane in exchange.inbound() {
             if lane.waiting > 0 && !world.forked.contains(&lane.lane) {

@@ -179,3 +179,28 @@ fn a_real_directory_keeps_records_and_refuses_a_second_opener() {
     let unknown = disk().expect("opens").open("missing").map(|_| ());
     assert!(matches!(unknown, Err(Error::Io { operation: "open", .. })));
 }
+
+#[test]
+fn a_segment_that_leaves_no_room_for_head_is_taken_back() {
+    let disk = MemoryDisk::new();
+    let (mut engine, _) = open(disk.clone());
+    let length = |name: &String| disk.open(name).and_then(|file| file.length()).expect("memory answers");
+    let used: u64 = disk.list().expect("lists").iter().map(|name| length(name).next_multiple_of(4096)).sum();
+    disk.limit(Some(used + config().segment_bytes));
+    let before = segments(&disk);
+    let mut model = Vec::new();
+    let refused = loop {
+        let next = record(model.len() as u64, 9_000);
+        match engine.put(std::slice::from_ref(&next)) {
+            Ok(_) => model.push(next),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, Error::Full), "{refused}");
+    assert_eq!(segments(&disk), before);
+    disk.limit(None);
+    model.push(record(99, 9));
+    engine.append(NOW + 10_000, &model[model.len() - 1..], crate::Urgency::Normal).expect("there is room again");
+    engine.sync().expect("syncs");
+    assert_eq!(reopen(&disk).0, model);
+}
