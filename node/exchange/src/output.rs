@@ -171,7 +171,9 @@ mod tests {
         }
         let kind_of = |out: &Output, number| out.read(&Empty, number).map(|stored| stored.kind).ok();
         let mut out = Output::new(7);
-        (1..=3).for_each(|kind| drop(out.record(kind, Vec::new())));
+        for kind in 1..=3 {
+            out.record(kind, Vec::new());
+        }
         assert_eq!(out.take().records.len(), 3);
         assert_eq!(out.record(4, Vec::new()), 10);
         let all = |out: &Output| (6..=11).map(|number| kind_of(out, number)).collect::<Vec<_>>();
