@@ -3,6 +3,7 @@
 
 mod disk;
 mod load;
+mod network;
 mod node;
 mod process;
 mod restore;

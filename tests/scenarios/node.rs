@@ -34,7 +34,17 @@ pub(crate) struct Node {
     http: u16,
     token: String,
     child: Option<Child>,
+    /// The network namespace that it lives in, if not ours.
+    namespace: Option<String>,
     _directory: Option<TempDir>,
+}
+
+/// Moves this thread into a network namespace.
+pub(crate) fn enter(namespace: &str) {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    use std::os::fd::AsFd;
+    let file = std::fs::File::open(Path::new("/run/netns").join(namespace)).expect("the namespace");
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("entered");
 }
 
 impl Node {
@@ -86,7 +96,7 @@ impl Node {
             data.display()
         );
         std::fs::write(&file, text).expect("written");
-        let mut node = Self { file, http, token: String::new(), child: None, _directory: None };
+        let mut node = Self { file, http, token: String::new(), child: None, namespace: None, _directory: None };
         let init = node.command(&["init"]);
         assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
         node.token = std::fs::read_to_string(data.join("token")).expect("a token");
@@ -113,7 +123,10 @@ impl Node {
 
     /// Starts the process and waits until it is ready.
     pub(crate) fn start(&mut self) {
-        self.spawn(&mut Command::new(env!("CARGO_BIN_EXE_jincai")));
+        match self.namespace.clone() {
+            None => self.spawn(&mut Command::new(env!("CARGO_BIN_EXE_jincai"))),
+            Some(name) => self.start_below("ip", &["netns", "exec", &name]),
+        }
         self.wait_until_ready();
     }
 
@@ -196,6 +209,15 @@ impl Node {
     }
 
     fn try_request(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> Option<(u16, Value)> {
+        let Some(namespace) = &self.namespace else { return self.request_here(method, path, token, body) };
+        let there = || {
+            enter(namespace);
+            self.request_here(method, path, token, body)
+        };
+        std::thread::scope(|scope| scope.spawn(there).join().expect("no panic"))
+    }
+
+    fn request_here(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> Option<(u16, Value)> {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let mut request =
             ureq::http::Request::builder().method(method).uri(format!("http://127.0.0.1:{}{path}", self.http));
@@ -266,6 +288,18 @@ impl Pair {
         Self::quic(None, "")
     }
 
+    /// Over QUIC, each in a network namespace of its own, on 10.99.0.1 and 10.99.0.2.
+    pub(crate) fn apart(ministry: &str, province: &str) -> Self {
+        let above = "[quic]\nlisten = \"0.0.0.0:7000\"\n[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n";
+        let below = "[quic]\nlisten = \"0.0.0.0:7000\"\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"10.99.0.1:7000\"\n";
+        let mut pair = Self::enrolled(above, below, None);
+        pair.ministry.namespace = Some(ministry.to_owned());
+        pair.province.namespace = Some(province.to_owned());
+        pair.start();
+        pair.wait_until_linked();
+        pair
+    }
+
     fn quic(data: Option<&Path>, journal: &str) -> Self {
         let port = || UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
         let (above, below) = (port(), port());
@@ -275,12 +309,21 @@ impl Pair {
             "{journal}[quic]\nlisten = \"127.0.0.1:{below}\"\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"127.0.0.1:{above}\"\n"
         );
         let pair = Self::linked(&ministry, &province, data);
-        wait_for("the link", || (pair.ministry.get("/api/v1/links")["links"][0]["up"] == true).then_some(()));
+        pair.wait_until_linked();
+        pair
+    }
+
+    fn wait_until_linked(&self) {
+        wait_for("the link", || (self.ministry.get("/api/v1/links")["links"][0]["up"] == true).then_some(()));
         wait_for("the province's card", || {
-            let known = pair.ministry.get("/api/v1/status")["authorities"].as_array()?.len();
+            let known = self.ministry.get("/api/v1/status")["authorities"].as_array()?.len();
             (known == 2).then_some(())
         });
-        pair
+    }
+
+    fn start(&mut self) {
+        self.ministry.start();
+        self.province.start();
     }
 
     /// Over two directories.
@@ -292,21 +335,25 @@ impl Pair {
     }
 
     fn linked(ministry: &str, province: &str, data: Option<&Path>) -> Self {
+        let mut pair = Self::enrolled(ministry, province, data);
+        pair.start();
+        pair
+    }
+
+    fn enrolled(ministry: &str, province: &str, data: Option<&Path>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         for name in ["up", "down"] {
             std::fs::create_dir(directory.path().join(name)).expect("a directory");
         }
-        let mut ministry = Node::prepare(directory.path(), "ministry", "000000000", ministry);
+        let ministry = Node::prepare(directory.path(), "ministry", "000000000", ministry);
         let data = data.map_or_else(|| directory.path().join("province"), Path::to_owned);
-        let mut province = Node::prepare_in(directory.path(), "province", &data, "370000000", province);
+        let province = Node::prepare_in(directory.path(), "province", &data, "370000000", province);
         let (request, bundle) = (data.join("enrolment.request"), directory.path().join("bundle"));
         let (request, bundle) = (request.to_str().expect("a path"), bundle.to_str().expect("a path"));
         let sign = ministry.command(&["enrol", "sign", "--request", request, "--out", bundle]);
         assert!(sign.status.success(), "{}", String::from_utf8_lossy(&sign.stderr));
         let accept = province.command(&["enrol", "accept", bundle]);
         assert!(accept.status.success(), "{}", String::from_utf8_lossy(&accept.stderr));
-        ministry.start();
-        province.start();
         Self { ministry, province, _directory: directory }
     }
 }

@@ -363,4 +363,16 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// 100-byte messages queued for a neighbour that is away, a restart with them, their delivery.
+    Queue {
+        /// Messages.
+        #[arg(long, default_value_t = 1_000_000)]
+        messages: u64,
+        /// Below which directory the nodes keep their data (default: the system's temporary one).
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
