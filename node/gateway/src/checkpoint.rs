@@ -9,7 +9,7 @@ use jincai_core::{Core, Snapshot};
 use jincai_journal::{Base, Blobs, Journal, Reader, Record, prepare_base};
 use jincai_types::RecordNumber;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
 
 /// What a record costs in the journal besides its payload, in bytes.
 const RECORD_BYTES: u64 = 28;
@@ -29,7 +29,7 @@ enum Phase {
     Idle,
     /// Until what the snapshot covers is durable.
     Taken(Snapshot),
-    Writing(Receiver<Result<Base, jincai_journal::Error>>),
+    Writing(JoinHandle<Result<Base, jincai_journal::Error>>),
     /// Until the journal has passed this record: then it has taken the base, or had no room for it.
     Submitted(Base, RecordNumber),
 }
@@ -58,7 +58,7 @@ impl Checkpoints {
                 Phase::Taken(core.snapshot())
             }
             Phase::Taken(snapshot) if snapshot.through <= core.durable() => self.write(snapshot, log.clone())?,
-            Phase::Writing(receiver) => match receiver.try_recv() {
+            Phase::Writing(thread) if thread.is_finished() => match thread.join() {
                 Ok(Ok(base)) => {
                     journal.checkpoint(base.clone())?;
                     // What was handed over before it lies before it in the journal too.
@@ -68,8 +68,7 @@ impl Checkpoints {
                     tracing::error!(code = error.code(), %error, "a snapshot could not be written; the journal keeps its segments");
                     Phase::Idle
                 }
-                Err(TryRecvError::Disconnected) => Phase::Idle,
-                Err(TryRecvError::Empty) => Phase::Writing(receiver),
+                Err(_) => return Err(Error::Stopped("the thread of a checkpoint panicked; see the log".into())),
             },
             Phase::Submitted(base, _) if through >= base.through => {
                 tracing::info!(through = base.through, "a snapshot has replaced the journal up to there");
@@ -86,15 +85,21 @@ impl Checkpoints {
     }
 
     fn write(&self, snapshot: Snapshot, log: Reader) -> Result<Phase, Error> {
-        let (sender, receiver) = sync_channel(1);
         let blobs = Arc::clone(&self.blobs);
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
             let Snapshot { through, state, live, .. } = snapshot;
-            // A node that has ended meanwhile needs no base.
-            drop(sender.send(prepare_base(&log, &*blobs, through, &state, &live)));
+            prepare_base(&log, &*blobs, through, &state, &live)
         });
-        thread.map_err(|source| Error::System { what: "the thread of a checkpoint", source })?;
-        Ok(Phase::Writing(receiver))
+        thread.map(Phase::Writing).map_err(|source| Error::System { what: "the thread of a checkpoint", source })
+    }
+
+    /// Waits until nothing of it reads or writes any more. A base that is not handed over is forgotten with the run.
+    pub(crate) fn end(&mut self, log: &Reader) {
+        if let Phase::Writing(thread) = std::mem::replace(&mut self.phase, Phase::Idle)
+            && let Ok(Ok(base)) = thread.join()
+        {
+            self.discard(&base, log);
+        }
     }
 
     /// Removes the files of a base that the journal had no room for, but for those that the base before names too.

@@ -175,6 +175,7 @@ impl Shell {
             std::thread::yield_now();
             self.end_turn()?;
         }
+        self.checkpoints.end(&self.log);
         self.journal.close()?;
         self.waiting.into_iter().for_each(|(_, release)| release());
         Ok(())
