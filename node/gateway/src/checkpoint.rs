@@ -8,6 +8,7 @@ use crate::error::Error;
 use jincai_core::{Core, Snapshot};
 use jincai_journal::{Base, Blobs, Journal, Reader, Record, prepare_base};
 use jincai_types::RecordNumber;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -35,8 +36,18 @@ enum Phase {
 }
 
 impl Checkpoints {
-    pub(crate) fn new(blobs: Arc<dyn Blobs>, every: u64) -> Self {
-        Self { blobs, every, grown: 0, phase: Phase::Idle }
+    /// At a start the segments in the journal's directory hold what no snapshot has replaced yet, and one is new and empty.
+    pub(crate) fn new(blobs: Arc<dyn Blobs>, journal: &Path, every: u64) -> Result<Self, Error> {
+        let wrong = |source| Error::File { path: journal.to_owned(), source };
+        let (mut grown, mut newest) = (0, 0);
+        for entry in std::fs::read_dir(journal).map_err(wrong)? {
+            let entry = entry.map_err(wrong)?;
+            if entry.path().extension().is_some_and(|extension| extension == "segment") {
+                let length = entry.metadata().map_err(wrong)?.len();
+                (grown, newest) = (grown + length, length.max(newest));
+            }
+        }
+        Ok(Self { blobs, every, grown: grown - newest, phase: Phase::Idle })
     }
 
     /// Records were handed to the journal.

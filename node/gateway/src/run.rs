@@ -10,10 +10,10 @@ use crate::input::{Input, QUEUE};
 use crate::links::Links;
 use crate::shell::{Durable, Shell, carry_out};
 use jincai_console::{Call, Node, router};
-use jincai_core::{Core, Event};
-use jincai_crypto::{Entropy, SystemEntropy, sha256};
+use jincai_core::{Core, Event, Turn};
+use jincai_crypto::{Directory, Entropy, KeyRing, SystemEntropy, sha256};
 use jincai_exchange::{Opening, Setup};
-use jincai_journal::{Blobs, DirBlobs, DirDisk, Engine, Journal, Recovery, Urgency, read_snapshot};
+use jincai_journal::{Blobs, DirBlobs, DirDisk, Engine, Journal, Reader, Recovery, Urgency, read_snapshot};
 use jincai_tables::Tables;
 use std::collections::VecDeque;
 use std::io::Write;
@@ -45,12 +45,19 @@ pub(crate) struct Running {
     transports: crate::links::Transports,
 }
 
-/// Starts a node.
-pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
-    backup::check_placed(config)?;
-    let enrolment = Enrolment::load(config)?;
-    let keys = enrol::keys(config)?;
-    let token = sha256(String::from_utf8_lossy(&read(&config.file("token"))?).trim().as_bytes());
+/// What a start finds and decides, durably.
+struct Opened {
+    core: Core,
+    engine: Engine<DirDisk>,
+    log: Reader,
+    blobs: Arc<dyn Blobs>,
+    /// What the start itself has to do.
+    first: Turn,
+}
+
+/// Opens the journal and the node over it. What the start itself decides, a new epoch above all, is durable on return, before
+/// anybody hears of this node.
+fn open(config: &Config, keys: KeyRing, directory: Directory) -> Result<Opened, Error> {
     let disk = DirDisk::open(&config.file("journal"))?;
     let blobs: Arc<dyn Blobs> = Arc::new(DirBlobs::open(&config.file("blobs"))?);
     let mut entropy = SystemEntropy::default();
@@ -63,34 +70,40 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let (mut engine, recovery) = Engine::open(disk, Arc::clone(&blobs), settings)?;
     check(&recovery)?;
     let log = engine.reader();
-    let (inputs, receiver) = mpsc::channel(QUEUE);
-    let durable = Arc::new(Durable::default());
-    let tables = Arc::new(Tables::new(Arc::new(log.clone())));
-    let tls = keys.tls_identity();
-    let setup = Setup {
-        authority: config.authority,
-        keys,
-        entropy: Box::new(entropy),
-        directory: enrolment.directory()?,
-        policy: config.policy.clone(),
+    let snapshot = match &recovery.base {
+        Some(base) => Some((base.through, read_snapshot(&*blobs, base)?)),
+        None => None,
     };
-    let snapshot = recovery.base.as_ref().map(|base| Ok((base.through, read_snapshot(&*blobs, base)?)));
-    let snapshot = snapshot.transpose().map_err(|e: jincai_journal::Error| Error::from(e))?;
     let snapshot = snapshot.as_ref().map(|(through, bytes)| (*through, &bytes[..]));
+    let (authority, policy) = (config.authority, config.policy.clone());
+    let setup = Setup { authority, keys, entropy: Box::new(entropy), directory, policy };
     let mut core = Core::open(setup, Arc::clone(&blobs), opening(&recovery), snapshot, clock::now(), &log)?;
-    // What the start itself decides, a new epoch above all, is durable before anybody hears of this node.
-    let first = core.turn(clock::now(), &log)?;
-    engine.append(clock::now(), &first.records, Urgency::Reserve)?;
+    let mut first = core.turn(clock::now(), &log)?;
+    engine.append(clock::now(), &std::mem::take(&mut first.records), Urgency::Reserve)?;
     core.step(clock::now(), Event::Durable(engine.sync()?), &log)?;
     if recovery.restored {
         engine.acknowledge_restore()?;
     }
+    Ok(Opened { core, engine, log, blobs, first })
+}
+
+/// Starts a node.
+pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
+    backup::check_placed(config)?;
+    let enrolment = Enrolment::load(config)?;
+    let keys = enrol::keys(config)?;
+    let token = sha256(String::from_utf8_lossy(&read(&config.file("token"))?).trim().as_bytes());
+    let (inputs, receiver) = mpsc::channel(QUEUE);
+    let durable = Arc::new(Durable::default());
+    let tls = keys.tls_identity();
+    let Opened { core, engine, log, blobs, first } = open(config, keys, enrolment.directory()?)?;
+    let tables = Arc::new(Tables::new(Arc::new(log.clone())));
     let journal = Journal::start(engine, Box::new(clock::now), Arc::clone(&durable).callback(inputs.clone()))?;
     let (transports, links) = Links::start(config, &enrolment, tls, log.clone(), inputs.clone()).await?;
     carry_out(first, &tables, &links);
     let source =
         Source { authority: config.authority, data: config.data.clone(), log: log.clone(), blobs: Arc::clone(&blobs) };
-    let checkpoints = Checkpoints::new(blobs, config.journal.checkpoint_mib << 20);
+    let checkpoints = Checkpoints::new(blobs, &config.file("journal"), config.journal.checkpoint_mib << 20)?;
     let progress = Arc::new(AtomicU64::new(clock::now()));
     let shell = Shell {
         core,

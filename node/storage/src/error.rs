@@ -108,7 +108,7 @@ impl Error {
             Self::Arrow(_) => "JC-1507",
             Self::Mismatch { .. } => "JC-1508",
             Self::Batch { .. } => "JC-1509",
-            Self::Stale { .. } => "JC-1510",
+            Self::Stale { .. } => "JC-1511",
         }
     }
 

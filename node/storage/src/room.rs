@@ -15,7 +15,7 @@ const PREFIX: &str = "jincai.storage.";
 /// Format of the room's snapshots.
 const FORMAT: u8 = 1;
 /// The code of a refusal that says: another content is held under this version.
-const STALE: &str = "JC-1510";
+const STALE: &str = "JC-1511";
 /// The code of a refusal that says: it came after this node, set back meanwhile, had ended the epoch.
 const LATE: &str = "JC-1210";
 const SPEC: &str = "jincai.storage.spec";

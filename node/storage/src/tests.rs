@@ -170,7 +170,7 @@ fn a_collected_partition_lands_once_and_equals_its_source() {
         other.totals.rows += 1;
         let other = Outgoing { payload: jincai_types::encode(&other), ..message.clone() };
         let Decision::Refuse(stale) = ministry.receive(&other, "370502000") else { panic!("other figures") };
-        assert_eq!(stale.code, "JC-1510");
+        assert_eq!(stale.code, "JC-1511");
         assert!(matches!(ministry.receive(message, "370522000"), Decision::Refuse(_)), "not its sender's");
     }
     assert!(ministry.storage.reconcile(&|at| ministry.read(at)).expect("reads").iter().all(|l| l.equal));
