@@ -321,6 +321,23 @@ impl Pair {
         });
     }
 
+    /// A second machine with a copy of the province's data, as an image that was cloned makes one; not running.
+    pub(crate) fn twin_of_province(&self) -> Node {
+        let data = self._directory.path().join("twin");
+        let copied = Command::new("cp").arg("-a").arg(self._directory.path().join("province")).arg(&data).status();
+        assert!(copied.expect("cp").success());
+        let http = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let text = std::fs::read_to_string(&self.province.file).expect("read");
+        let text = text.replace(&format!("127.0.0.1:{}\"", self.province.http), &format!("127.0.0.1:{http}\""));
+        let text = text.replace("/province\"", "/twin\"");
+        // Nobody dials it, so any port does.
+        let quic = text.find("[quic]\nlisten = \"").expect("its address") + "[quic]\nlisten = \"".len();
+        let end = quic + text[quic..].find('"').expect("closed");
+        let file = self._directory.path().join("twin.toml");
+        std::fs::write(&file, format!("{}127.0.0.1:0{}", &text[..quic], &text[end..])).expect("written");
+        Node { file, http, token: self.province.token.clone(), child: None, namespace: None, _directory: None }
+    }
+
     fn start(&mut self) {
         self.ministry.start();
         self.province.start();

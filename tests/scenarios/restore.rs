@@ -78,6 +78,36 @@ fn a_restored_node_gets_back_what_it_has_forgotten() {
     assert_eq!(ids(&pair.ministry).len(), 21, "nothing is applied twice");
 }
 
+/// A machine image is cloned and both run: somebody must be told, and nothing of either is applied twice or mixed up.
+#[test]
+fn a_node_that_was_cloned_is_noticed() {
+    let mut pair = Pair::over_quic();
+    send(&pair.province, "000000000", "before");
+    wait_for("the first message", || (ids(&pair.ministry) == ["before"]).then_some(()));
+    pair.province.stop();
+    let mut twin = pair.twin_of_province();
+    pair.province.start();
+    send(&pair.province, "000000000", "of-the-first");
+    wait_for("the first node's message", || (ids(&pair.ministry).len() == 2).then_some(()));
+    twin.start();
+    let mut number = 0;
+    wait_for("an alarm", || {
+        // Both go on working, as nobody has told them.
+        number += 1;
+        for (node, name) in [(&pair.province, "first"), (&twin, "second")] {
+            let body = json!({ "to": "000000000", "id": format!("{name}-{number}"), "text": "x" }).to_string();
+            drop(node.try_post("/api/v1/messages", &body));
+        }
+        let told = |node: &Node| ["JC-1213", "JC-1207", "JC-1214"].iter().any(|code| node.log().contains(code));
+        [&pair.ministry, &pair.province, &twin].into_iter().any(told).then_some(())
+    });
+    let mut there = ids(&pair.ministry);
+    let all = there.len();
+    there.sort();
+    there.dedup();
+    assert_eq!(there.len(), all, "nothing is applied twice");
+}
+
 #[test]
 fn a_backup_under_load_holds_everything_acknowledged_before_it() {
     let mut node = Node::ministry();

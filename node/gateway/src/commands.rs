@@ -165,6 +165,13 @@ fn doctor(node: &Node) -> Result<(), Error> {
     match running {
         Ok((client, status)) => {
             find("running", Ok(client.url().to_owned()));
+            let full = status["full"] == json!(true);
+            let room = if full {
+                Err(Error::Check("the disk is full: nothing new is taken".into()))
+            } else {
+                Ok("enough".into())
+            };
+            find("room on the disk", room);
             let links = status["links"].as_array().cloned().unwrap_or_default();
             for link in links {
                 let (peer, backlog) = (link["peer"].as_str().unwrap_or_default(), &link["batches"]);
