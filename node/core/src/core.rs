@@ -168,6 +168,14 @@ impl Core {
         Ok(())
     }
 
+    /// The earliest time at which [`Event::Tick`] would do something, if nothing else happens before: a shell may sleep
+    /// until then. Never too late; `now` or earlier means at once.
+    #[must_use]
+    pub fn next_wake(&self, now: Millis) -> Option<Millis> {
+        let exchange = self.exchange.next_wake(now, &self.rooms);
+        exchange.into_iter().chain(self.rooms.storage.next_collection(now)).min()
+    }
+
     /// Ends a group of steps. Messages that were submitted are sealed now, unless a commit is in flight: then they gather.
     pub fn turn(&mut self, now: Millis, log: &dyn Log) -> Result<Turn, Error> {
         let idle = self.durable == self.appended && self.out.records.is_empty();
@@ -205,6 +213,13 @@ impl Core {
     #[must_use]
     pub fn staged(&self) -> RecordNumber {
         self.out.last()
+    }
+
+    /// Whether steps since the last turn have set anything off: records, sends, notices or messages to be sealed.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !(self.out.records.is_empty() && self.out.sends.is_empty() && self.out.notices.is_empty())
+            || self.exchange.pending() > 0
     }
 
     /// Bytes of records staged in this turn.

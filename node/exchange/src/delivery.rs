@@ -63,6 +63,11 @@ impl Deliveries {
         self.behind.insert(lane, (0, pause));
     }
 
+    /// When to look at a lane for the next time.
+    pub(crate) fn next_wake(&self) -> Option<Millis> {
+        self.behind.values().map(|(at, _)| *at).min()
+    }
+
     /// The clock went back to `now`.
     pub(crate) fn rebase(&mut self, now: Millis) {
         self.behind.values_mut().for_each(|(at, pause)| *at = (*at).min(now + *pause));
@@ -232,6 +237,21 @@ impl Exchange {
             self.shelf.remove(&lane);
             self.deliveries.marks.remove(&lane);
         }
+    }
+
+    /// When copies must be looked at so that they age and go as if every minute were seen.
+    pub(crate) fn next_tidying(&self) -> Option<Millis> {
+        let aging = |lane: &Lane| matches!(lane.destination, Destination::Authority(_));
+        let deliveries = &self.deliveries;
+        let retain = self.policy.retain_after_receipt_ms;
+        let next_age = |lane: &Lane| {
+            let marks = deliveries.marks.get(lane);
+            let newest = marks.and_then(VecDeque::back).map_or(0, |(at, _)| *at) + retain / MARKS;
+            marks.and_then(VecDeque::front).map_or(newest, |(at, _)| newest.min(*at + retain))
+        };
+        let next = self.shelf.keys().filter(|lane| aging(lane)).map(next_age).min()?;
+        let rest = next.saturating_sub(deliveries.age).clamp(TIDY, TIDY_LATEST);
+        Some(deliveries.tidied + rest)
     }
 
     /// The end of what follows a place of one of our lanes and is on the shelf no more: nobody can give it back.

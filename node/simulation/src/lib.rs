@@ -13,6 +13,7 @@ mod network;
 mod node;
 mod random;
 mod trace;
+mod wakes;
 mod workload;
 mod world;
 
