@@ -4,7 +4,7 @@ use crate::inbox::Inbox;
 use crate::rooms::RoomSet;
 use crate::{Error, NOTE};
 use jincai_crypto::export_evidence;
-use jincai_dictionary::{Dictionary, ImportReport, Release, ReleaseOrder};
+use jincai_dictionary::{Applied, Dictionary, ImportReport, Release, ReleaseOrder};
 use jincai_exchange::{Context, Exchange, LinkKind, Notice, Opening, Outgoing, Output, Room, Send, Setup};
 use jincai_journal::{Blobs, Log, Record};
 use jincai_storage::{Judged, ReconcileLine, Spec, Staged, Storage, WriteReport, judge};
@@ -133,6 +133,11 @@ impl Core {
         // What is being replayed is durable already.
         core.tables.iter_mut().for_each(|(after, _)| *after = durable);
         Ok(core)
+    }
+
+    /// Shares what releases give with other nodes of this process ([`Applied`]); a node of its own has no use for it.
+    pub fn share_applied(&mut self, applied: Arc<Applied>) {
+        self.rooms.dictionary.share_applied(applied);
     }
 
     /// The node's state after everything that was staged, for a snapshot that replaces the records up to there. It may be

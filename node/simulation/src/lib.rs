@@ -6,6 +6,7 @@
 //! goes. A broken invariant names its seed; the same seed repeats the same world to the byte.
 
 mod check;
+mod country;
 mod faults;
 mod inject;
 mod liar;
@@ -17,6 +18,7 @@ mod wakes;
 mod workload;
 mod world;
 
+pub use country::{CountryOptions, CountryReport, country};
 pub use faults::{Fault, FaultSet, Faults, UnknownFault};
 pub use world::{Options, Report, run_world};
 
