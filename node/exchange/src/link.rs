@@ -19,8 +19,9 @@ pub(crate) type Key = (Epoch, Sequence);
 const FIRST_OFFER: Millis = 4_000;
 /// A peer that seems to have no room is asked after so many retry times whether that is still so.
 const KNOCK: Millis = 4;
-/// Longest pause between two offers.
-const LAST_OFFER: Millis = 3_600_000;
+/// Longest pause between two offers. A link that stays up has offered everything a dozen times by then, and what is asked
+/// for in other ways too (a receipt, by its origin) does not wait for this one.
+const LAST_OFFER: Millis = 86_400_000;
 
 /// How a neighbour is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
