@@ -31,11 +31,12 @@ lint:
 	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
 	cargo deny check bans licenses sources
 
-# By hand, before a release: 10,000 worlds, properties over many more cases, and a minute's search against each decoder.
+# By hand, before a release: 10,000 worlds, the whole country for a month, properties over many more cases, and a minute's search against each decoder.
 soak:
 	tests/install.sh
 	$(CARGO) build --release --locked --bin jincai
 	$(JINCAI) sim --seeds 1..10000
+	$(JINCAI) sim --nodes 3220 --days 31 --seeds 1..1
 	PROPTEST_CASES=20000 $(CARGO) test --release --locked --workspace
 	tests/fuzz/search.sh 60
 

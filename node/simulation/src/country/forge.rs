@@ -4,7 +4,7 @@
 //! added to the total that it states, and the county signs and sends it as any other message. What the ministry must do
 //! is what it does to every batch: compute the figures from the rows, compare, refuse, and name the partition.
 
-use super::Country;
+use super::{Country, HOUR, Happening};
 use super::work::{TABLE, spec};
 use jincai_exchange::{Outgoing, Place, Room};
 use jincai_storage::{Storage, Totals, judge};
@@ -36,6 +36,10 @@ struct Batch {
 
 impl Country {
     pub(crate) fn forge(&mut self, county: usize) -> Result<(), String> {
+        if self.sites[county].running.is_none() {
+            self.heap.push(self.now + HOUR, Happening::Forge(county));
+            return Ok(());
+        }
         let csv = self.month();
         let site = &self.sites[county];
         let told = |error: &dyn std::fmt::Display| format!("{}: the wrong batch: {error}", site.id);
