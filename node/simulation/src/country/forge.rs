@@ -4,8 +4,8 @@
 //! added to the total that it states, and the county signs and sends it as any other message. What the ministry must do
 //! is what it does to every batch: compute the figures from the rows, compare, refuse, and name the partition.
 
-use super::{Country, HOUR, Happening};
 use super::work::{TABLE, spec};
+use super::{Country, HOUR, Happening};
 use jincai_exchange::{Outgoing, Place, Room};
 use jincai_storage::{Storage, Totals, judge};
 use jincai_types::{PartKey, PartRecord, decode, encode, limits};

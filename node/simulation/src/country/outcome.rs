@@ -2,11 +2,12 @@
 
 use super::Country;
 use super::forge::SYSTEM;
-use jincai_exchange::record::{self, EffectRecord, kind};
-use jincai_journal::Log;
+use jincai_crypto::BatchView;
+use jincai_exchange::record::{self, Cause, DeadLetter, EffectRecord, kind};
+use jincai_journal::{Log, Stored};
 use jincai_storage::PartState;
 use jincai_types::{Epoch, Lane};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Most lines about one kind of fault.
 const SHOWN: usize = 10;
@@ -111,44 +112,35 @@ impl Country {
         (self.report.rows, self.report.parts) = (rows, parts);
     }
 
-    /// I1, I2: what the journals say was applied, in order, against what was sealed: nothing is lost, nothing doubled.
+    /// I1, I2, from the journals alone: what was applied, in order, against what was sealed; nothing is lost or doubled.
     fn journals(&mut self, broken: &mut Vec<String>) {
-        let mut applied: BTreeMap<Lane, u64> = BTreeMap::new();
+        let mut lanes: BTreeMap<Lane, Count> = BTreeMap::new();
         for site in &self.sites {
             let Some(running) = &site.running else { continue };
             let mut last: BTreeMap<Lane, (Epoch, u64)> = BTreeMap::new();
             let log: &dyn Log = &running.log;
             let read = log.replay(1, &mut |stored| {
-                let cause = match stored.kind {
-                    kind::EFFECT => {
-                        record::from_body::<EffectRecord>("effect", &stored.payload).ok().and_then(|e| e.cause)
-                    }
-                    kind::DEAD_LETTER => {
-                        record::from_body::<record::DeadLetter>("letter", &stored.payload).ok().map(|l| l.cause)
-                    }
-                    _ => None,
-                };
-                if let Some(cause) = cause {
+                if let Some((lane, messages)) = sealed(&stored) {
+                    lanes.entry(lane).or_default().sealed += messages;
+                }
+                if let Some(cause) = cause_of(&stored) {
                     let place = (cause.epoch, cause.sequence);
                     let before = last.insert(cause.lane, place);
                     if before.is_some_and(|before| before >= place) && broken.len() < SHOWN {
                         broken.push(format!("I2: {}: lane {}: {} again", site.id, cause.lane, cause.sequence));
                     }
-                    *applied.entry(cause.lane).or_default() += 1;
+                    lanes.entry(cause.lane).or_default().applied += 1;
                 }
                 Ok(())
             });
             broken.extend(read.err().map(|error| format!("{}: {error}", site.id)));
         }
-        self.report.applied = applied.values().sum();
-        let all: BTreeSet<_> = self.sites.iter().map(|site| site.id).collect();
-        for site in self.sites.iter().filter_map(|site| site.running.as_ref()) {
-            for lane in site.core.exchange().outbound() {
-                let members = all.iter().filter(|id| self.tree().is_member(lane.lane.destination, **id)).count() as u64;
-                let (want, have) = (lane.sealed.sequence * members, applied.get(&lane.lane).copied().unwrap_or(0));
-                if want != have {
-                    broken.push(format!("I1: lane {}: {want} messages for its members, {have} applied", lane.lane));
-                }
+        self.report.applied = lanes.values().map(|lane| lane.applied).sum();
+        for (lane, Count { sealed, applied }) in &lanes {
+            let members = self.sites.iter().filter(|site| self.tree().is_member(lane.destination, site.id));
+            let wanted = sealed * members.count() as u64;
+            if wanted != *applied && broken.len() < 2 * SHOWN {
+                broken.push(format!("I1: lane {lane}: {wanted} messages for its members, {applied} applied"));
             }
         }
     }
@@ -175,5 +167,29 @@ impl Country {
         if !notes.into_iter().any(|note| note.subject.contains(SYSTEM)) {
             broken.push("the county has not heard that its batch was refused".into());
         }
+    }
+}
+
+/// Messages of a lane.
+#[derive(Default)]
+struct Count {
+    sealed: u64,
+    applied: u64,
+}
+
+/// The lane and the messages of a batch that was sealed where the record lies.
+fn sealed(stored: &Stored) -> Option<(Lane, u64)> {
+    let of_batch = (stored.kind == kind::BATCH).then(|| record::split_batch_record(&stored.payload).ok())?;
+    let (from, start) = of_batch?;
+    let own = from.is_none().then(|| BatchView::parse(&stored.payload[start..]).ok())?;
+    own.map(|view| (view.statement.lane, view.statement.count() as u64))
+}
+
+/// The place of the message that a record says was applied, or refused.
+fn cause_of(stored: &Stored) -> Option<Cause> {
+    match stored.kind {
+        kind::EFFECT => record::from_body::<EffectRecord>("effect", &stored.payload).ok()?.cause,
+        kind::DEAD_LETTER => record::from_body::<DeadLetter>("dead letter", &stored.payload).ok().map(|l| l.cause),
+        _ => None,
     }
 }

@@ -13,6 +13,10 @@ const ADDED: u64 = 8;
 const REMOVED: u64 = 6;
 /// Codes below this number stay, and rows name them.
 const STAYING: u64 = 4_000;
+/// After so many days the first codes get another name again.
+const TURNS: u64 = STAYING / RENAMED;
+/// Spending units of a county.
+const UNITS: u64 = 40;
 pub(crate) const TABLE: &str = "pay";
 const SPEC: &str = "mof.payments";
 const SET: &str = "UNIT";
@@ -23,7 +27,7 @@ fn codes(day: u64) -> String {
     let (gone, last) = (STAYING + day * REMOVED, CODES + day * ADDED);
     for code in (0..STAYING).chain(gone..last) {
         // The codes whose turn it was last have the day's name.
-        let named = (1..=day).rev().take(STAYING as usize / RENAMED as usize).find(|d| code / RENAMED == d % 400);
+        let named = (1..=day).rev().take(TURNS as usize).find(|d| code / RENAMED == d % TURNS);
         let name = named.map_or_else(String::new, |d| format!(" as of day {d}"));
         csv += &format!("{code:05},spending unit {code}{name},1,\n");
     }
@@ -91,8 +95,9 @@ impl Country {
     /// A month's rows of a county.
     pub(crate) fn month(&mut self) -> String {
         let mut csv = String::from("line_id,pay_date,unit,amount\n");
+        let first = self.random.below(STAYING - UNITS);
         for line in 0..self.random.between(200, 240) {
-            let (day, unit) = (self.random.between(1, 31), self.random.below(STAYING));
+            let (day, unit) = (self.random.between(1, 31), first + self.random.below(UNITS));
             let (yuan, fen) = (self.random.below(1_000_000), self.random.below(100));
             csv += &format!("L{line:04},2026-01-{day:02},{unit:05},{yuan}.{fen:02}\n");
         }
