@@ -31,13 +31,14 @@ lint:
 	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
 	cargo deny check bans licenses sources
 
-# By hand, before a release (as root, some two hours): 10,000 worlds, 200 power cuts, properties over many more cases, 10 million
-# queued messages within 256 MB, and a minute's search against each decoder.
+# By hand, before a release (as root, some hours): 10,000 worlds, the country for a month, 200 power cuts, properties over many more
+# cases, 10 million queued messages within 256 MB, and a minute's search against each decoder.
 soak:
 	tests/install.sh
 	$(CARGO) build --release --locked --workspace --bin jincai
 	$(JINCAI) sim --seeds 1..10000
-	JINCAI_POWER_CUTS=200 PROPTEST_CASES=20000 $(CARGO) test --release --locked --workspace
+	$(JINCAI) sim --nodes 3220 --days 31 --seeds 1..1
+	JINCAI_POWER_CUTS=200 PROPTEST_CASES=2000 $(CARGO) test --release --locked --workspace
 	tests/limited.sh 256 $(JINCAI) bench queue --messages 10000000 --json
 	tests/fuzz/search.sh 60
 

@@ -4,7 +4,7 @@ use crate::inbox::Inbox;
 use crate::rooms::RoomSet;
 use crate::{Error, NOTE};
 use jincai_crypto::export_evidence;
-use jincai_dictionary::{Dictionary, ImportReport, Release, ReleaseOrder};
+use jincai_dictionary::{Applied, Dictionary, ImportReport, Release, ReleaseOrder};
 use jincai_exchange::{Context, Exchange, LinkKind, Notice, Opening, Outgoing, Output, Room, Send, Setup};
 use jincai_journal::{Blobs, Log, Record};
 use jincai_storage::{Judged, ReconcileLine, Spec, Staged, Storage, WriteReport, judge};
@@ -135,6 +135,11 @@ impl Core {
         Ok(core)
     }
 
+    /// Shares what releases give with other nodes of this process ([`Applied`]); a node of its own has no use for it.
+    pub fn share_applied(&mut self, applied: Arc<Applied>) {
+        self.rooms.dictionary.share_applied(applied);
+    }
+
     /// The node's state after everything that was staged, for a snapshot that replaces the records up to there. It may be
     /// written once those are durable.
     #[must_use]
@@ -166,6 +171,14 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// The earliest time at which [`Event::Tick`] would do something, if nothing else happens before: a shell may sleep
+    /// until then. Never too late; `now` or earlier means at once.
+    #[must_use]
+    pub fn next_wake(&self, now: Millis) -> Option<Millis> {
+        let exchange = self.exchange.next_wake(now, &self.rooms);
+        exchange.into_iter().chain(self.rooms.storage.next_collection(now)).min()
     }
 
     /// Ends a group of steps. Messages that were submitted are sealed now, unless a commit is in flight: then they gather.
@@ -205,6 +218,13 @@ impl Core {
     #[must_use]
     pub fn staged(&self) -> RecordNumber {
         self.out.last()
+    }
+
+    /// Whether steps since the last turn have set anything off: records, sends, notices or messages to be sealed.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !(self.out.records.is_empty() && self.out.sends.is_empty() && self.out.notices.is_empty())
+            || self.exchange.pending() > 0
     }
 
     /// Bytes of records staged in this turn.

@@ -7,6 +7,7 @@
 //! Pure: no clock, file, socket or random source; bytes are kept by the journal's blobs. Everything from outside (CSV,
 //! manifests, parts) is refused with a typed [`Error`] unless it keeps the model's rules and [`limits`].
 
+mod applied;
 mod apply;
 mod compare;
 mod csv;
@@ -23,6 +24,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use applied::Applied;
 pub use apply::{Step, apply};
 pub use compare::{Comparison, Difference, Differences, Move, Summary, compare, differences};
 pub use delta::{Operation, PART_BYTES, PARTS};

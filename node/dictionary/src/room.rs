@@ -14,7 +14,7 @@ use crate::apply::apply;
 use crate::model::check_id;
 use crate::release::{RELEASE_KIND, Release};
 use crate::shrink::ShrinkGuard;
-use crate::{Error, Snapshot, Summary};
+use crate::{Applied, Error, Snapshot, Summary};
 use effect::Effect;
 use jincai_exchange::{Decision, Delivery, Parts, Place, Refusal, Room, RoomError};
 use jincai_journal::Blobs;
@@ -128,13 +128,19 @@ pub struct Dictionary {
     lines: BTreeMap<String, Line>,
     open: Mutex<VecDeque<(Digest, Arc<Snapshot>)>>,
     obstacle: Option<Obstacle>,
+    applied: Option<Arc<Applied>>,
 }
 
 impl Dictionary {
     /// A room without lines, over the blobs that will hold its snapshots.
     #[must_use]
     pub fn new(blobs: Arc<dyn Blobs>) -> Self {
-        Self { blobs, lines: BTreeMap::new(), open: Mutex::default(), obstacle: None }
+        Self { blobs, lines: BTreeMap::new(), open: Mutex::default(), obstacle: None, applied: None }
+    }
+
+    /// Shares results with other nodes of this process that keep their snapshots in the same store.
+    pub fn share_applied(&mut self, applied: Arc<Applied>) {
+        self.applied = Some(applied);
     }
 
     /// Every line, in order of name.
@@ -261,9 +267,16 @@ impl Dictionary {
                 return Ok(Decision::Wait(Requirement::Bulk(*part)));
             }
         }
-        let base = self.base(line)?;
-        let operations = ShrinkGuard::new(&base, release.reason.as_deref(), release.operations(parts));
-        let written = apply(&base, &release.step(), operations, &*self.blobs)?;
+        let compute = || {
+            let base = self.base(line)?;
+            let operations = ShrinkGuard::new(&base, release.reason.as_deref(), release.operations(parts));
+            apply(&base, &release.step(), operations, &*self.blobs)
+        };
+        let written = match (&self.applied, self.releases(line).last()) {
+            (Some(applied), Some(last)) => applied.get_or(last.root, delivery.payload, compute)?,
+            (Some(applied), None) => applied.get_or(Snapshot::empty().root(), delivery.payload, compute)?,
+            (None, _) => compute()?,
+        };
         let effect = Effect::released(&release, written.blob);
         Ok(Decision::Apply { effect: effect.to_bytes(), messages: Vec::new() })
     }

@@ -89,7 +89,7 @@ impl Exchange {
         }
     }
 
-    fn is_met(&self, requirement: &Requirement, rooms: &dyn Rooms) -> bool {
+    pub(crate) fn is_met(&self, requirement: &Requirement, rooms: &dyn Rooms) -> bool {
         match requirement {
             Requirement::Bulk(digest) => self.parts.contains_key(digest),
             // What no room here knows of can never be met; deciding will refuse the message for its meaning.

@@ -19,6 +19,8 @@ use std::ops::Bound;
 /// A destination is told where a lane ends if it has not signed for that after so many retry times; then ever more rarely.
 const FIRST_TELL: Millis = 10;
 const LAST_TELL: Millis = 3_600_000;
+/// Most members of a group that are told one by one; if more stay behind, the whole group is told.
+const TOLD_SINGLY: usize = 64;
 /// Lanes looked at in one tick.
 const LOOKED_AT: usize = 64;
 /// How often the shelf is tidied, in milliseconds.
@@ -61,6 +63,11 @@ impl Deliveries {
     /// Looks at a lane at the next tick.
     fn watch_now(&mut self, lane: Lane, pause: Millis) {
         self.behind.insert(lane, (0, pause));
+    }
+
+    /// When to look at a lane for the next time.
+    pub(crate) fn next_wake(&self) -> Option<Millis> {
+        self.behind.values().map(|(at, _)| *at).min()
     }
 
     /// The clock went back to `now`.
@@ -189,8 +196,25 @@ impl Exchange {
                 *at = ctx.now + *pause;
                 *pause = (*pause * 2).min(LAST_TELL);
             }
-            self.issue_end_slot(lane, end, ctx);
+            let singly = self.told_singly(&lane, end.key());
+            self.issue_end_slots(lane, end, &singly, ctx);
         }
+    }
+
+    /// The members of a group to tell one by one: those that are behind and whose superior is not, because what a superior
+    /// gets it hands on. Empty if they are too many, or the lane leads to one authority anyway. One province that is away
+    /// must not make three thousand others sign again every hour.
+    fn told_singly(&self, lane: &Lane, end: Key) -> Vec<AuthorityId> {
+        let tree = self.directory.tree();
+        let behind = |a: AuthorityId| {
+            a != self.me && tree.is_member(lane.destination, a) && self.deliveries.position(lane, a) < end
+        };
+        if matches!(lane.destination, Destination::Authority(_)) {
+            return Vec::new();
+        }
+        let above_is_not = |a: &AuthorityId| tree.superior(*a).is_none_or(|superior| !behind(superior));
+        let first: Vec<_> = tree.all().filter(|a| behind(*a)).filter(above_is_not).take(TOLD_SINGLY + 1).collect();
+        if first.len() > TOLD_SINGLY { Vec::new() } else { first }
     }
 
     /// The origin says where one of its lanes ends: ask for what is missing, or say again what was applied.
@@ -243,6 +267,32 @@ impl Exchange {
             self.shelf.remove(&lane);
             self.deliveries.marks.remove(&lane);
         }
+    }
+
+    /// When copies must be looked at so that they age and go as if every minute were seen.
+    pub(crate) fn next_tidying(&self) -> Option<Millis> {
+        let deliveries = &self.deliveries;
+        let next = self.shelf.keys().filter_map(|lane| self.next_age(lane)).min()?;
+        // Longer than that at once does not count as age.
+        Some(deliveries.tidied + next.saturating_sub(deliveries.age).clamp(TIDY, TIDY_LATEST))
+    }
+
+    /// The age at which a lane's copies are marked, or let go, for the next time.
+    fn next_age(&self, lane: &Lane) -> Option<Millis> {
+        let retain = self.policy.retain_after_receipt_ms;
+        let done = self.signed_up_to(lane)?;
+        let marks = self.deliveries.marks.get(lane);
+        let newest = marks.and_then(VecDeque::back).copied().unwrap_or_default();
+        let marked = (done > newest.1).then_some(newest.0 + retain / MARKS);
+        let gone = marks.and_then(VecDeque::front).map(|(at, _)| *at + retain);
+        marked.into_iter().chain(gone).min()
+    }
+
+    /// How far the one destination of a lane has signed for having applied it.
+    fn signed_up_to(&self, lane: &Lane) -> Option<Key> {
+        let Destination::Authority(to) = lane.destination else { return None };
+        let own = || self.inbound.get(lane).map(|i| i.applied_end.key()).unwrap_or_default();
+        Some(if to == self.me { own() } else { self.deliveries.position(lane, to) })
     }
 
     /// The end of what follows a place of one of our lanes and is on the shelf no more: nobody can give it back.

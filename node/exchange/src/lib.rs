@@ -23,6 +23,7 @@ mod restore;
 mod room;
 mod slots;
 mod snapshot;
+mod wake;
 
 pub use apply::{BULK_PART, REFUSAL, RefusalNote};
 pub use error::Error;

@@ -19,8 +19,9 @@ pub(crate) type Key = (Epoch, Sequence);
 const FIRST_OFFER: Millis = 4_000;
 /// A peer that seems to have no room is asked after so many retry times whether that is still so.
 const KNOCK: Millis = 4;
-/// Longest pause between two offers.
-const LAST_OFFER: Millis = 3_600_000;
+/// Longest pause between two offers. A link that stays up has offered everything a dozen times by then, and what is asked
+/// for in other ways too (a receipt, by its origin) does not wait for this one.
+const LAST_OFFER: Millis = 86_400_000;
 
 /// How a neighbour is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -385,12 +386,11 @@ impl Link {
 
     /// Rewinds lanes that made no progress for too long; the wait doubles each time. Returns how many.
     pub(crate) fn retry(&mut self, policy: &LinkPolicy, now: Millis) -> u64 {
-        let factor = if self.up == Some(LinkKind::Mailbox) { 4 } else { 1 };
         let stuck: Vec<Lane> = self
             .queues
             .iter()
             .filter(|(_, q)| !q.held.is_empty() && q.sent > Key::default())
-            .filter(|(_, q)| now.saturating_sub(q.progress) >= (policy.retry_ms * factor) << q.patience.min(5))
+            .filter(|(_, q)| now.saturating_sub(q.progress) >= self.patience_of(q, policy))
             .map(|(lane, _)| *lane)
             .collect();
         for lane in &stuck {
@@ -401,6 +401,43 @@ impl Link {
             }
         }
         stuck.len() as u64
+    }
+
+    /// When the next tick would do something for this neighbour; see [`crate::Exchange::next_wake`].
+    pub(crate) fn next_wake(&self, policy: &LinkPolicy, now: Millis) -> Option<Millis> {
+        self.up?;
+        if self.can_send(policy) {
+            return Some(now);
+        }
+        let mut next = self.offer.0;
+        if !self.owed.is_empty() || !self.owed_exactly.is_empty() {
+            let (due, idle) = (self.receipts_sent + policy.receipt_ms, self.last_batch + policy.receipt_ms / 5);
+            next = next.min(due).min(idle);
+        }
+        if self.full {
+            let knock = if now < self.knocked { now } else { self.knocked + policy.retry_ms * KNOCK };
+            return Some(next.min(knock));
+        }
+        let stuck = self.queues.values().filter(|q| !q.held.is_empty() && q.sent > Key::default());
+        let retries = stuck.map(|q| q.progress + self.patience_of(q, policy));
+        let late = self.late.values().map(|(_, at)| *at).filter(|_| self.takes_batches());
+        Some(retries.chain(late).fold(next, Millis::min))
+    }
+
+    /// Whether [`Self::next`] would give something.
+    fn can_send(&self, policy: &LinkPolicy) -> bool {
+        let fits = |class: Priority, held: &Held| {
+            let flying = self.in_flight[class.index()];
+            flying == 0 || flying + held.bytes <= policy.window(class)
+        };
+        let waits = |lane: &Lane| self.queues.get(lane)?.unsent().filter(|held| fits(lane.class, held));
+        self.takes_batches() && self.ready.iter().flatten().any(|lane| waits(lane).is_some())
+    }
+
+    /// How long a lane may make no progress before it is sent again.
+    fn patience_of(&self, queue: &Queue, policy: &LinkPolicy) -> Millis {
+        let factor = if self.up == Some(LinkKind::Mailbox) { 4 } else { 1 };
+        (policy.retry_ms * factor) << queue.patience.min(5)
     }
 
     /// The clock went back to `now`: what lies in the future is brought back to it.

@@ -236,6 +236,17 @@ impl Exchange {
         }
     }
 
+    /// When the next tick would look at that; see [`Exchange::next_wake`].
+    pub(crate) fn next_catch_up(&self, now: Millis) -> Option<Millis> {
+        if !self.catch_up.is_under_way() {
+            return None;
+        }
+        let answered = self.links.keys().all(|peer| self.catch_up.answered.contains(peer));
+        let here = self.catch_up.expected.iter().all(|((_, lane), end)| self.is_here(lane, end));
+        let again = self.catch_up.asked + self.policy.retry_ms * ASK_AGAIN;
+        Some(if (answered && here) || now < self.catch_up.asked { now } else { again })
+    }
+
     /// Another node says that it was set back, in the epoch that it opened then.
     pub(crate) fn peer_restored(&mut self, issuer: AuthorityId, epoch: Epoch) {
         let known = self.restored_peers.entry(issuer).or_default();

@@ -79,10 +79,17 @@ impl Exchange {
         }
     }
 
-    /// Says to a lane's destinations where it ends.
-    pub(crate) fn issue_end_slot(&mut self, lane: Lane, end: LanePosition, ctx: &mut Context<'_>) {
+    /// Says where a lane ends: to all its destinations, or to single ones that stay behind.
+    pub(crate) fn issue_end_slots(&mut self, lane: Lane, end: LanePosition, to: &[AuthorityId], ctx: &mut Context<'_>) {
         let value = record::to_body(&(lane, end));
-        self.say_of_lane(END, lane, value, ctx);
+        if to.is_empty() {
+            return self.say_of_lane(END, lane, value, ctx);
+        }
+        for authority in to {
+            let (number, to) = (self.next_number(ctx), Some(Destination::Authority(*authority)));
+            let signed = self.make_slot(format!("{END}{lane}@{authority}"), number, to, value.clone());
+            self.pass_on(&signed, to, None, ctx);
+        }
     }
 
     /// The number of a slot that may say the same again, so that no record of its own numbers it. It goes up within an
@@ -151,9 +158,10 @@ impl Exchange {
 
     /// Offers a neighbour that has just come up every slot that leads its way.
     pub(crate) fn offer_slots(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
+        let tree = self.directory.tree();
         for slot in self.slots.0.values() {
-            let leads_there = self.slot_hops(slot.to, slot.from).contains(&peer);
-            if leads_there {
+            let leads_there = slot.to.is_none_or(|to| tree.leads(self.me, to, peer));
+            if leads_there && slot.from != Some(peer) {
                 let frame = Frame::Slot { signed: slot.signed.clone().into() };
                 ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
             }

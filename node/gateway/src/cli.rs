@@ -101,12 +101,14 @@ pub(crate) enum Command {
     /// Measure; the same code path as production, fsync included.
     #[command(subcommand)]
     Bench(Bench),
-    /// Simulate worlds of nodes under faults, by seed.
+    /// Simulate worlds of nodes under faults, or the whole country for a month, by seed.
     Sim {
-        /// Nodes in a world, 3 to 60.
+        /// Nodes in a world, 3 to 60; more are a country, up to 4000 (3220: ministry, 31 provinces, 330 cities, 2858
+        /// counties).
         #[arg(long, default_value_t = 7)]
         nodes: usize,
-        /// Virtual days of workload, 1 to 31; without it each world works for 40 virtual seconds.
+        /// Virtual days of a country, 1 to 366 (31 if left out); without it a world of up to 60 nodes works for 40 virtual
+        /// seconds.
         #[arg(long)]
         days: Option<u64>,
         /// Seeds A..B, both included.

@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read};
 use crate::output::{complain, progress, progress_done, say, show, table};
-use crate::{bench, demo, run};
+use crate::{bench, country, demo, run};
 use jincai_crypto::verify_evidence;
 use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Point, Quarantine};
 use jincai_simulation::{FaultSet, Options};
@@ -417,12 +417,17 @@ fn simulate(
     if first > last {
         return Err(wrong("--seeds A..B: no seed lies between them"));
     }
-    if !(3..=60).contains(&nodes) || days.is_some_and(|d| !(1..=31).contains(&d)) {
-        return Err(wrong("--nodes 3 to 60 and --days 1 to 31 are wanted"));
+    if nodes > 60 || days.is_some() {
+        if faults != "all" || trace {
+            return Err(wrong("a country has faults of its own and no trace: leave --faults and --trace out"));
+        }
+        return country::simulate((nodes, days.unwrap_or(31)), first..=last, json);
+    }
+    if nodes < 3 {
+        return Err(wrong("--nodes 3 to 60 are wanted, or up to 4000 for a country"));
     }
     let faults = FaultSet::parse(faults).map_err(|error| wrong(&format!("--faults: {error}")))?;
-    let seconds = days.map_or(40, |d| d * 86_400);
-    let options = Options { nodes, seconds, faults, trace };
+    let options = Options { nodes, faults, trace, ..Options::default() };
     let summary = jincai_simulation::run(&options, first..=last, |seed, report| {
         report.lines.iter().for_each(|line| say(line));
         progress(&format!("seed {seed}: {} messages applied, {} faults", report.applied, report.faults.total()));

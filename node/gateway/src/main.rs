@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod commands;
 mod config;
+mod country;
 mod demo;
 mod enrol;
 mod error;

@@ -1,11 +1,12 @@
 //! Deterministic simulation: small worlds of nodes in one thread, from one seed, running the very `core` and journal that
-//! production runs, with virtual time, network and disks.
+//! production runs, with virtual time, network and disks; and the whole country for a month ([`country`]).
 //!
 //! Seals are real (Ed25519, AES-GCM, HPKE), made from seeded randomness. A world runs a workload under faults, then the
 //! faults stop, it settles, and the invariants I1–I5 and I7 of the fault catalogue are checked; some are checked as it
 //! goes. A broken invariant names its seed; the same seed repeats the same world to the byte.
 
 mod check;
+mod country;
 mod faults;
 mod inject;
 mod liar;
@@ -13,9 +14,11 @@ mod network;
 mod node;
 mod random;
 mod trace;
+mod wakes;
 mod workload;
 mod world;
 
+pub use country::{CountryOptions, CountryReport, country};
 pub use faults::{Fault, FaultSet, Faults, UnknownFault};
 pub use world::{Options, Report, run_world};
 
@@ -78,6 +81,5 @@ fn explain(options: &Options, seed: u64, report: &Report) -> Vec<Broken> {
 #[must_use]
 pub fn command(options: &Options, seed: u64) -> String {
     let (nodes, faults) = (options.nodes, &options.faults);
-    let days = if options.seconds < 86_400 { String::new() } else { format!(" --days {}", options.seconds / 86_400) };
-    format!("jincai sim --nodes {nodes}{days} --seeds {seed}..{seed} --faults {faults} --trace")
+    format!("jincai sim --nodes {nodes} --seeds {seed}..{seed} --faults {faults} --trace")
 }

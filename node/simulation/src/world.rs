@@ -7,7 +7,6 @@ use crate::node::Node;
 use crate::random::Random;
 use crate::trace::Trace;
 use crate::workload::{Retry, Waiting};
-use jincai_core::Event;
 use jincai_crypto::{Card, CardChain, Directory, KeyRing, SeededEntropy};
 use jincai_types::{AuthorityId, Lane, Millis};
 use std::collections::{BTreeMap, BTreeSet};
@@ -263,7 +262,7 @@ impl World {
         match happening {
             Happening::Tick(node) => {
                 self.at(TICK, Happening::Tick(node));
-                self.nodes[node].step(self.now, Event::Tick)?;
+                self.nodes[node].tick(self.now)?;
                 self.drive(node)?;
                 let driven = self.nodes[node].idle(self.now);
                 self.take_driven(node, driven)?;

@@ -222,6 +222,16 @@ impl Storage {
         Ok(out)
     }
 
+    /// When the next schedule is due: a time that has passed means now.
+    #[must_use]
+    pub fn next_collection(&self, now: Millis) -> Option<Millis> {
+        let due = self.specs.values().filter(|spec| spec.collector != self.me).map(|spec| {
+            let last = self.collected_at.get(&spec.id).copied().unwrap_or(0);
+            if now < last { now } else { last + spec.every_seconds * 1000 }
+        });
+        due.min()
+    }
+
     fn batch_messages(&self, spec: &Spec, key: PartKey, part: &Part, rows: &BTreeMap<Row, Row>, now: Millis) -> Staged {
         let wire = rows::to_wire(rows.values());
         let destination = Destination::Authority(spec.collector);

@@ -93,6 +93,19 @@ impl AuthorityTree {
         hops
     }
 
+    /// Whether `hop` is among the [`Self::next_hops`] from `here` to `destination`, without making a list of them.
+    #[must_use]
+    pub fn leads(&self, here: AuthorityId, destination: Destination, hop: AuthorityId) -> bool {
+        match destination {
+            Destination::Authority(a) => self.towards(here, a) == Some(hop),
+            Destination::Superiors(a) => self.contains(a) && self.superior(here) == Some(hop),
+            Destination::Below(top) if here == top || self.superiors(here).any(|s| s == top) => {
+                self.superior(hop) == Some(here)
+            }
+            Destination::Below(top) => self.towards(here, top) == Some(hop),
+        }
+    }
+
     /// The neighbour of `here` on the way to `there`.
     fn towards(&self, here: AuthorityId, there: AuthorityId) -> Option<AuthorityId> {
         if here == there || !self.contains(there) {
@@ -142,6 +155,12 @@ mod tests {
         assert_eq!(hops("370000000", "below:000000000", Some("000000000")), "370502000 370522000");
         assert_eq!(hops("370502000", "superiors:370502000", None), "370000000");
         assert_eq!(hops("370502000", "999999999", None), "");
+        let all = || tree.all().chain([id("999999999")]);
+        let to = |a| [Destination::Authority(a), Destination::Below(a), Destination::Superiors(a)];
+        for (here, to) in tree.all().flat_map(|here| all().flat_map(to).map(move |to| (here, to))) {
+            let hops = tree.next_hops(here, to, None);
+            assert!(all().all(|hop| tree.leads(here, to, hop) == hops.contains(&hop)), "from {here} to {to}");
+        }
         assert!(tree.is_member(Destination::Superiors(id("370502000")), AuthorityId::MINISTRY));
         assert!(!tree.is_member(Destination::Below(id("370000000")), id("370000000")));
     }
