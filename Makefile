@@ -31,12 +31,14 @@ lint:
 	command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
 	cargo deny check bans licenses sources
 
-# By hand, before a release: 10,000 worlds, properties over many more cases, and a minute's search against each decoder.
+# By hand, before a release: 10,000 worlds, properties over many more cases, every state of a journal after a power cut, and
+# a minute's search against each decoder.
 soak:
 	tests/install.sh
 	$(CARGO) build --release --locked --workspace --bin jincai
 	$(JINCAI) sim --seeds 1..10000
 	PROPTEST_CASES=20000 $(CARGO) test --release --locked --workspace
+	$(CARGO) test --release --locked -p jincai-journal -- --ignored
 	tests/fuzz/search.sh 60
 
 bench:
