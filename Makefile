@@ -32,13 +32,14 @@ lint:
 	cargo deny check bans licenses sources
 
 # By hand, before a release (as root, some hours): 10,000 worlds, the country for a month, 200 power cuts, properties over many more
-# cases, 10 million queued messages within 256 MB, and a minute's search against each decoder.
+# cases, 10 million queued messages within 256 MB, every state of a journal after a power cut, and a minute's search against each decoder.
 soak:
 	tests/install.sh
 	$(CARGO) build --release --locked --workspace --bin jincai
 	$(JINCAI) sim --seeds 1..10000
 	$(JINCAI) sim --nodes 3220 --days 31 --seeds 1..1
 	JINCAI_POWER_CUTS=200 PROPTEST_CASES=2000 $(CARGO) test --release --locked --workspace
+	$(CARGO) test --release --locked -p jincai-journal -- --ignored
 	tests/limited.sh 256 $(JINCAI) bench queue --messages 10000000 --json
 	tests/fuzz/search.sh 60
 

@@ -71,11 +71,16 @@ impl MemoryDisk {
         let changed: Vec<String> = state.names.keys().chain(state.durable_names.keys()).cloned().collect();
         for (from, to) in std::mem::take(&mut state.renamed) {
             let Some(file) = state.names.get(&to).copied() else { continue };
-            // Both names change together, whichever way it goes.
-            let (kept, gone) = if choose(2) == 0 { (from, to) } else { (to, from) };
-            for names in [&mut state.names, &mut state.durable_names] {
-                names.remove(&gone);
-                names.insert(kept.clone(), file);
+            // Both names change together, whichever way it goes. What had the new name before may still have it, if the
+            // file was not given it.
+            if choose(2) == 0 {
+                state.names.remove(&to);
+                state.names.insert(from, file);
+            } else {
+                for names in [&mut state.names, &mut state.durable_names] {
+                    names.remove(&from);
+                    names.insert(to.clone(), file);
+                }
             }
         }
         for name in changed {
@@ -157,6 +162,21 @@ impl MemoryDisk {
     #[cfg(test)]
     pub(crate) fn fork(&self) -> Self {
         Self(Arc::new(Mutex::new(self.lock().clone())))
+    }
+
+    /// Stands for the names and contents of all files: two disks that a process could not tell apart have the same.
+    #[cfg(test)]
+    pub(crate) fn fingerprint(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let state = self.lock();
+        let mut hasher = DefaultHasher::new();
+        for (name, id) in &state.names {
+            let content = &state.files[id];
+            let blocks = content.blocks.range(..content.length.div_ceil(BLOCK as u64));
+            let written: Vec<_> = blocks.filter(|(_, bytes)| !bytes.is_empty()).collect();
+            (name, content.length, written).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// Flips one bit of a file, durably: bit `offset_bit % 8` of byte `offset_bit / 8`.

@@ -136,10 +136,11 @@ pub(crate) fn survey(disk: &dyn Disk) -> Result<Survey, Error> {
     let newest = found.iter().map(|(segment, _)| *segment).fold(named, u64::max);
     let shard = found.iter().find_map(|(_, header)| header.as_ref().map(|h| h.shard));
     let mut walk = Walk::new(shard);
-    let (counted, discarded) = sort_out(disk, &head, found)?;
+    let (counted, discarded) = sort_out(disk, &head, shard, found)?;
     for (at, (segment, header)) in counted.iter().enumerate() {
         let later = &counted[at + 1..];
-        let void_from = later.iter().filter_map(|(_, h)| h.as_ref()).map(|h| h.first_position).min();
+        let ours = later.iter().filter_map(|(_, h)| h.as_ref()).filter(|h| Some(h.shard) == walk.shard);
+        let void_from = ours.map(|h| h.first_position).min();
         match header {
             Some(header) if walk.shard != Some(header.shard) => {
                 walk.lost(*segment, "the segment belongs to another shard");
@@ -498,12 +499,15 @@ fn find_segments(disk: &dyn Disk) -> Result<Vec<(u64, Option<SegmentHeader>)>, E
 
 type Segments = Vec<(u64, Option<SegmentHeader>)>;
 
-/// Splits segments into those that count (a lost header counts as damage) and those that were never finished.
-fn sort_out(disk: &dyn Disk, head: &Head, found: Segments) -> Result<(Segments, Vec<u64>), Error> {
+/// Splits segments into those that count (a lost header counts as damage) and those that were never finished. One of
+/// another shard is no unfinished one of ours: it counts, so that it is noticed and nobody removes it.
+fn sort_out(disk: &dyn Disk, head: &Head, shard: Option<u32>, found: Segments) -> Result<(Segments, Vec<u64>), Error> {
     let (mut counted, mut discarded) = (Vec::new(), Vec::new());
     for (segment, header) in found {
         let unfinished = match head {
-            Head::Names(newest) => segment > *newest,
+            Head::Names(newest) => {
+                segment > *newest && header.as_ref().is_none_or(|header| Some(header.shard) == shard)
+            }
             Head::Damaged => false,
             // The very first segment may have lost power before it was named. It holds nothing then; if there is
             // anything, both its header and HEAD were lost.

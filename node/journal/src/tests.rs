@@ -3,11 +3,13 @@
 mod backup;
 mod base;
 mod blobs;
+mod crash;
 mod damage;
 mod engine;
 mod format;
 mod model;
 mod power;
+mod shards;
 mod writer;
 
 use crate::{Blobs, Config, Disk, Engine, Error, Log, MemoryBlobs, MemoryDisk, Record, Recovery, Stored, Urgency};
