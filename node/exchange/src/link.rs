@@ -54,6 +54,12 @@ impl Held {
         Self { record, previous, end, bytes: bytes as u64, after }
     }
 
+    /// What a neighbour must hold to take it: what came before it at this hop, and never less than what its origin signed
+    /// as that. A neighbour's word that less came before it is not believed.
+    pub(crate) fn needs(&self) -> Key {
+        self.after.key().max(self.previous.key())
+    }
+
     /// To send it on its own, without regard to what else is held.
     pub(crate) fn payload(&self) -> Payload {
         let hop = HopOrder { floor: self.previous, after: LanePosition::START };
