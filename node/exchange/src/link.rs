@@ -19,6 +19,10 @@ pub(crate) type Key = (Epoch, Sequence);
 const FIRST_OFFER: Millis = 4_000;
 /// A peer that seems to have no room is asked after so many retry times whether that is still so.
 const KNOCK: Millis = 4;
+/// Most lanes of which it is remembered what was asked for; asking again is all that forgetting costs.
+pub(crate) const ASKED: usize = 10_000;
+/// Most single batches to sign for; further ones come again.
+pub(crate) const OWED_EXACTLY: usize = 10_000;
 /// Longest pause between two offers.
 const LAST_OFFER: Millis = 3_600_000;
 
@@ -438,11 +442,26 @@ impl Link {
         true
     }
 
+    /// The neighbour shall hear that exactly this batch is durable here.
+    pub(crate) fn owe_exactly(&mut self, lane: Lane, end: LanePosition) {
+        if self.owed_exactly.len() < OWED_EXACTLY {
+            self.owed_exactly.insert((lane, end));
+        }
+    }
+
+    /// Entries that only this run knows.
+    pub(crate) fn remembered(&self) -> usize {
+        self.owed.len() + self.owed_exactly.len() + self.asked.len()
+    }
+
     /// Whether to ask (again) for what is missing after `have`: once per position and half a retry time.
     pub(crate) fn may_ask(&mut self, lane: Lane, have: LanePosition, policy: &LinkPolicy, now: Millis) -> bool {
         let asked = self.asked.get(&lane);
         let again = asked.is_none_or(|(at, when)| *at != have || now.saturating_sub(*when) >= policy.retry_ms / 2);
         if again {
+            if self.asked.len() >= ASKED {
+                self.asked.clear();
+            }
             self.asked.insert(lane, (have, now));
         }
         again

@@ -162,7 +162,7 @@ impl Exchange {
                     && let Some(link) = self.links.get_mut(&peer)
                 {
                     // A sender that holds nothing newer cannot compare our position with anything; it can compare this.
-                    link.owed_exactly.insert((lane, view.end()));
+                    link.owe_exactly(lane, view.end());
                 }
                 Ok(())
             }
