@@ -23,6 +23,8 @@ mod restore;
 mod room;
 mod slots;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod wake;
 
 pub use apply::{BULK_PART, REFUSAL, RefusalNote};

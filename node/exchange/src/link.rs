@@ -19,6 +19,10 @@ pub(crate) type Key = (Epoch, Sequence);
 const FIRST_OFFER: Millis = 4_000;
 /// A peer that seems to have no room is asked after so many retry times whether that is still so.
 const KNOCK: Millis = 4;
+/// Most lanes of which it is remembered what was asked for; asking again is all that forgetting costs.
+pub(crate) const ASKED: usize = 10_000;
+/// Most single batches to sign for; further ones come again.
+pub(crate) const OWED_EXACTLY: usize = 10_000;
 /// Longest pause between two offers. A link that stays up has offered everything a dozen times by then, and what is asked
 /// for in other ways too (a receipt, by its origin) does not wait for this one.
 const LAST_OFFER: Millis = 86_400_000;
@@ -53,6 +57,12 @@ impl Held {
     pub(crate) fn new(record: RecordNumber, view: &BatchView<'_>, bytes: usize, after: LanePosition) -> Self {
         let (previous, end) = (view.statement.previous, view.end());
         Self { record, previous, end, bytes: bytes as u64, after }
+    }
+
+    /// What a neighbour must hold to take it: what came before it at this hop, and never less than what its origin signed
+    /// as that. A neighbour's word that less came before it is not believed.
+    pub(crate) fn needs(&self) -> Key {
+        self.after.key().max(self.previous.key())
     }
 
     /// To send it on its own, without regard to what else is held.
@@ -469,11 +479,26 @@ impl Link {
         true
     }
 
+    /// The neighbour shall hear that exactly this batch is durable here.
+    pub(crate) fn owe_exactly(&mut self, lane: Lane, end: LanePosition) {
+        if self.owed_exactly.len() < OWED_EXACTLY {
+            self.owed_exactly.insert((lane, end));
+        }
+    }
+
+    /// Entries that only this run knows.
+    pub(crate) fn remembered(&self) -> usize {
+        self.owed.len() + self.owed_exactly.len() + self.asked.len()
+    }
+
     /// Whether to ask (again) for what is missing after `have`: once per position and half a retry time.
     pub(crate) fn may_ask(&mut self, lane: Lane, have: LanePosition, policy: &LinkPolicy, now: Millis) -> bool {
         let asked = self.asked.get(&lane);
         let again = asked.is_none_or(|(at, when)| *at != have || now.saturating_sub(*when) >= policy.retry_ms / 2);
         if again {
+            if self.asked.len() >= ASKED {
+                self.asked.clear();
+            }
             self.asked.insert(lane, (have, now));
         }
         again

@@ -162,7 +162,7 @@ impl Exchange {
                     && let Some(link) = self.links.get_mut(&peer)
                 {
                     // A sender that holds nothing newer cannot compare our position with anything; it can compare this.
-                    link.owed_exactly.insert((lane, view.end()));
+                    link.owe_exactly(lane, view.end());
                 }
                 Ok(())
             }
@@ -228,12 +228,12 @@ impl Exchange {
             return self.give_back(peer, lane, have, ctx);
         }
         let Some(link) = self.links.get_mut(&peer) else { return };
-        let first = link.first_held(&lane).map(|h| h.after.key());
+        let first = link.first_held(&lane).map(Held::needs);
         if first.is_none_or(|f| f > have.key()) {
             let shelf = self.shelf.get(&lane);
             let later = (std::ops::Bound::Excluded(have.key()), std::ops::Bound::Unbounded);
             let again: Vec<Held> = shelf.into_iter().flat_map(|s| s.range(later)).map(|(_, h)| *h).collect();
-            let served = again.first().is_some_and(|h| h.after.key() <= have.key());
+            let served = again.first().is_some_and(|h| h.needs() <= have.key());
             if !served {
                 return self.pass_on_gap(peer, lane, have, ctx);
             }

@@ -2,7 +2,8 @@
 
 use crate::exchange::Exchange;
 use crate::record::DeadLetter;
-use jincai_types::{AuthorityId, Lane, LanePosition, Millis, RecordNumber};
+use jincai_crypto::sha256;
+use jincai_types::{AuthorityId, Digest, Lane, LanePosition, Millis, RecordNumber, encode};
 
 /// One neighbour, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,27 @@ impl Exchange {
     #[must_use]
     pub fn held_up_to(&self, lane: &Lane) -> LanePosition {
         self.chains.get(lane).map(crate::chain::Chain::position).unwrap_or_default()
+    }
+
+    /// Entries that no record in the journal accounts for: what neighbours have asked for and been asked, lanes passing
+    /// through, slots, epochs that were told. It has a limit whatever they say.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        let links: usize = self.links.values().map(crate::link::Link::remembered).sum();
+        let wanted: usize = self.wanted.values().map(std::collections::BTreeMap::len).sum();
+        let said = self.said_epochs.len() + self.restored_peers.len();
+        links + wanted + said + self.chains.len() + self.slots.count() + self.catch_up.remembered()
+    }
+
+    /// A digest of every cursor: what is held, applied, sealed and signed for. What is refused moves none.
+    #[must_use]
+    pub fn cursors(&self) -> Digest {
+        let chains: Vec<(&Lane, LanePosition)> = self.chains.iter().map(|(l, c)| (l, c.position())).collect();
+        let inbound: Vec<_> = self.inbound.iter().map(|(l, i)| (l, i.applied, i.applied_end, i.refusals)).collect();
+        let outbox: Vec<_> = self.outbox.positions().collect();
+        let signed: Vec<_> = self.deliveries.receipts.iter().map(|(of, d)| (of, d.receipt.position)).collect();
+        let held: Vec<&Lane> = self.held_lanes.keys().collect();
+        sha256(&encode(&(chains, inbound, outbox, signed, held)))
     }
 
     /// Everything that is in custody: for whom, of which lane, its end, and the record that holds it.

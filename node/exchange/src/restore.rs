@@ -24,8 +24,11 @@ use std::ops::Bound;
 const EPOCH_MAX: u64 = 1 << 53;
 /// Batches given back at one request; the restored node asks again from where it is then.
 const GIVEN_BACK: usize = 64;
-/// Lanes for which requests are passed on; further ones are dropped and asked for again.
-const WANTED: usize = 1000;
+/// Lanes for which a neighbour's requests are passed on; further ones take the place of its own earlier ones, which it
+/// repeats if it still means them.
+pub(crate) const WANTED: usize = 1000;
+/// Ends beyond what is here that are remembered while catching up. The answers that they came from are asked for anew.
+pub(crate) const EXPECTED: usize = 100_000;
 /// A restored node asks again after so many retry times.
 const ASK_AGAIN: Millis = 8;
 
@@ -47,6 +50,11 @@ impl CatchUp {
     /// Whether the node was set back and has not caught up.
     pub(crate) fn is_under_way(&self) -> bool {
         self.restored.is_some_and(|r| !r.done)
+    }
+
+    /// Entries that only this run knows.
+    pub(crate) fn remembered(&self) -> usize {
+        self.answered.len() + self.expected.len()
     }
 
     /// Whether a neighbour has not said yet what it holds. It may be away for long, and is asked when it comes.
@@ -181,8 +189,12 @@ impl Exchange {
             return;
         }
         for (lane, end) in lanes {
-            if self.concerns_us(&lane) && !self.is_here(&lane, &end) {
-                self.catch_up.expected.insert((peer, lane), end);
+            // Of an origin without a card nothing could be verified.
+            let known = self.directory.tree().contains(lane.origin);
+            if known && self.concerns_us(&lane) && !self.is_here(&lane, &end) {
+                if self.catch_up.is_under_way() && self.catch_up.expected.len() < EXPECTED {
+                    self.catch_up.expected.insert((peer, lane), end);
+                }
                 let have = self.have(&lane);
                 self.ask(peer, lane, have, ctx);
             }
@@ -363,7 +375,7 @@ impl Exchange {
         let lane = view.statement.lane;
         let end = view.end();
         if let Some(link) = self.links.get_mut(&peer) {
-            link.owed_exactly.insert((lane, end));
+            link.owe_exactly(lane, end);
         }
         if self.chains.get(&lane).is_some_and(|chain| chain.is_late(&end)) {
             self.counters.duplicates_dropped += 1;
@@ -418,12 +430,27 @@ impl Exchange {
             ctx.out.notice(true, "JC-1211", text);
             return self.issue_gone_slot(record::Gone { lane, from: have, to }, ctx);
         };
-        if self.wanted.len() >= WANTED && !self.wanted.contains_key(&lane) {
-            return;
-        }
-        self.wanted.entry(lane).or_default().insert(peer, have);
+        self.want(peer, lane, have);
         self.counters.gaps_passed_on += 1;
         self.ask(hop, lane, have, ctx);
+    }
+
+    /// Remembers that a neighbour lacks what follows `have`.
+    fn want(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition) {
+        let of_peer = |wanted: &BTreeMap<AuthorityId, LanePosition>| wanted.contains_key(&peer);
+        if !self.wanted.get(&lane).is_some_and(of_peer) {
+            let mut lanes = self.wanted.iter().filter(|(_, wanted)| of_peer(wanted)).map(|(lane, _)| *lane);
+            let first = lanes.next().filter(|_| lanes.count() + 1 >= WANTED);
+            if let Some(first) = first
+                && let Some(wanted) = self.wanted.get_mut(&first)
+            {
+                wanted.remove(&peer);
+                if wanted.is_empty() {
+                    self.wanted.remove(&first);
+                }
+            }
+        }
+        self.wanted.entry(lane).or_default().insert(peer, have);
     }
 
     /// The origin of a lane to us says that messages which we lack are held by nobody any more: the lane goes on behind them.

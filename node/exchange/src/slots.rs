@@ -17,6 +17,12 @@ use std::collections::BTreeMap;
 
 /// Most slots kept; further ones are refused until some are replaced.
 const SLOTS: usize = 200_000;
+/// Most of them of one issuer, which signs as many as it likes: it shall not take the others' room.
+const SLOTS_OF_ISSUER: usize = 50_000;
+/// Most bytes of one issuer's slots.
+const BYTES_OF_ISSUER: usize = 32 << 20;
+/// Most bytes of all slots.
+const BYTES: usize = 512 << 20;
 const NAME_BYTES: usize = 200;
 /// How many times something may be said without a new record, as a power of two.
 const SAID_BITS: u32 = 24;
@@ -39,17 +45,45 @@ struct Slot {
 
 /// The newest value of every slot that passed here.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Slots(BTreeMap<(AuthorityId, String), Slot>);
+pub(crate) struct Slots {
+    all: BTreeMap<(AuthorityId, String), Slot>,
+    /// How many each issuer has here, and their bytes.
+    issuers: BTreeMap<AuthorityId, (usize, usize)>,
+    bytes: usize,
+}
 
 impl Slots {
     /// How many are kept.
     pub(crate) fn count(&self) -> usize {
-        self.0.len()
+        self.all.len()
+    }
+
+    /// Whether there is room for a slot of so many signed bytes, in the place of the one of that name if there is one.
+    fn has_room(&self, of: &(AuthorityId, String), bytes: usize) -> bool {
+        let old = self.all.get(of).map(|slot| slot.signed.len());
+        let (count, held) = self.issuers.get(&of.0).copied().unwrap_or_default();
+        let (more, freed) = (usize::from(old.is_none()), old.unwrap_or_default());
+        self.count() + more <= SLOTS
+            && count + more <= SLOTS_OF_ISSUER
+            && held - freed + bytes <= BYTES_OF_ISSUER
+            && self.bytes - freed + bytes <= BYTES
+    }
+
+    fn keep(&mut self, of: (AuthorityId, String), slot: Slot) {
+        let (count, held) = self.issuers.entry(of.0).or_default();
+        *count += 1;
+        *held += slot.signed.len();
+        self.bytes += slot.signed.len();
+        if let Some(old) = self.all.insert(of, slot) {
+            *count -= 1;
+            *held -= old.signed.len();
+            self.bytes -= old.signed.len();
+        }
     }
 
     /// The newest epoch in which an authority has signed one of them.
     pub(crate) fn newest_epoch(&self, of: AuthorityId) -> Epoch {
-        let all = self.0.range((of, String::new())..).take_while(|((issuer, _), _)| *issuer == of);
+        let all = self.all.range((of, String::new())..).take_while(|((issuer, _), _)| *issuer == of);
         all.map(|(_, slot)| slot.epoch).max().unwrap_or_default()
     }
 }
@@ -59,7 +93,7 @@ impl Exchange {
         let slot = SlotValue { version: 1, issuer: self.me, epoch: self.epoch, name, number, to, value: value.into() };
         let signed = sign(Purpose::Slot, record::to_body(&slot), &self.keys.signing);
         let stored = Slot { epoch: slot.epoch, number, to, from: None, signed: signed.clone() };
-        self.slots.0.insert((self.me, slot.name), stored);
+        self.slots.keep((self.me, slot.name), stored);
         signed
     }
 
@@ -159,7 +193,7 @@ impl Exchange {
     /// Offers a neighbour that has just come up every slot that leads its way.
     pub(crate) fn offer_slots(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
         let tree = self.directory.tree();
-        for slot in self.slots.0.values() {
+        for slot in self.slots.all.values() {
             let leads_there = slot.to.is_none_or(|to| tree.leads(self.me, to, peer));
             if leads_there && slot.from != Some(peer) {
                 let frame = Frame::Slot { signed: slot.signed.clone().into() };
@@ -181,7 +215,7 @@ impl Exchange {
         }
         let claimed = claimed_slot(signed)?;
         let known = (claimed.issuer, claimed.name.clone());
-        let newest = self.slots.0.get(&known).map(|s| (s.epoch, s.number));
+        let newest = self.slots.all.get(&known).map(|s| (s.epoch, s.number));
         if claimed.issuer == self.me {
             return Ok(());
         }
@@ -191,8 +225,8 @@ impl Exchange {
         if claimed.version != 1 || claimed.name.len() > NAME_BYTES {
             return Err(jincai_crypto::Error::Suite { what: "slot", found: u64::from(claimed.version) }.into());
         }
-        if newest.is_none() && self.slots.count() >= SLOTS {
-            return Err(Error::Busy { bytes: (SLOTS * crate::frame::SLOT_BYTES) as u64 });
+        if !self.slots.has_room(&known, signed.len()) {
+            return Err(Error::Busy { bytes: self.slots.bytes as u64 });
         }
         // A card proves its own issuer; everything else needs a card that came before.
         if claimed.name == CARD {
@@ -214,7 +248,7 @@ impl Exchange {
         self.counters.slots_received += 1;
         self.use_slot(&claimed, ctx)?;
         let slot = Slot { epoch: claimed.epoch, number: claimed.number, to: claimed.to, from, signed: signed.to_vec() };
-        self.slots.0.insert(known, slot);
+        self.slots.keep(known, slot);
         self.pass_on(signed, claimed.to, from, ctx);
         Ok(())
     }

@@ -124,8 +124,9 @@ impl Reserve {
             file.truncate(length)?;
             return Ok((file, length, true));
         }
-        // The reserve is used up, by many starts on a full disk: a shorter segment is better than none.
-        let mut shorter = length / 2;
+        // The reserve is used up, by many starts on a full disk: a shorter segment is better than none. There may be room
+        // again since the last try, too.
+        let mut shorter = length;
         while shorter >= needed.max(SHORTEST) {
             shorter = shorter.next_multiple_of(BLOCK);
             if let Some(file) = create(disk, &name, shorter)? {

@@ -65,15 +65,16 @@ pub(crate) fn is_settled(world: &World) -> bool {
     unsettled(world).is_empty()
 }
 
-/// As [`waits`], and what was acknowledged has arrived: an origin that has not heard yet that a destination was set back
-/// waits for nothing, and is wrong.
+/// As [`waits`], and what was acknowledged and collected has arrived: an origin that has not heard yet that a destination
+/// was set back waits for nothing, and is wrong.
 pub(crate) fn unsettled(world: &World) -> String {
     let waits = waits(world);
     if !waits.is_empty() {
         return waits;
     }
     let seen = world.nodes.iter().flat_map(|n| applied(n).into_values().flatten().map(|id| (id, n.id))).collect();
-    missing(world, &seen).join("; ")
+    let missing = missing(world, &seen);
+    if missing.is_empty() { collected_equals_source(world).join("; ") } else { missing.join("; ") }
 }
 
 /// What still waits, for people.

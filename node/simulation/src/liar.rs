@@ -174,7 +174,9 @@ impl World {
         let Ok(view) = BatchView::parse(&bytes) else { return Ok(()) };
         let lane = view.statement.lane;
         let forks = |world: &Self| world.nodes[to].running.as_ref().map(|r| r.core.exchange().counters().forks);
-        let holds = self.nodes[to].running.as_ref().is_some_and(|r| r.core.exchange().held_up_to(&lane) == view.end());
+        // A node that has no room looks at no batch.
+        let receiver = self.nodes[to].running.as_ref().map(|r| r.core.exchange()).filter(|e| !e.is_full());
+        let holds = receiver.is_some_and(|exchange| exchange.held_up_to(&lane) == view.end());
         // The rooms' own messages go on other classes: a world must go on without the lane.
         let plain = lane.class == Priority::Interactive && matches!(lane.destination, Destination::Authority(_));
         if lane.origin != self.nodes[from].id || !holds || !plain || self.forked.contains(&lane) {

@@ -36,11 +36,16 @@ fn worlds_that_once_broke_keep_the_invariants() {
         (74, "what an origin had signed since it was set back hid what it had signed before"),
         (94, "the word that a neighbour has room again was lost"),
         (265, "a slot was numbered by a clock that went back"),
+        (533, "a neighbour's lie about what came before a batch kept a request from being passed on"),
         (743, "a restored node that crashed named the wrong epoch when it said that it was set back"),
         (1604, "a forked lane kept a restored node waiting"),
         (1993, "a late batch was not given to a neighbour that had lost it"),
         (2925, "two epochs of one node had one number"),
         (3380, "a node and the only neighbour that held its newest releases were set back together"),
+        (6154, "a disk that had room again was taken for full"),
+        (6953, "a neighbour's lie about what came before a batch outlived the neighbour's next word"),
+        (8717, "a fork was signed to a node that had no room to look at it"),
+        (9070, "a world was called settled before a source had heard that its superior was set back"),
     ] {
         check(&Options::default(), seed..=seed);
     }

@@ -204,3 +204,28 @@ fn a_segment_that_leaves_no_room_for_head_is_taken_back() {
     engine.sync().expect("syncs");
     assert_eq!(reopen(&disk).0, model);
 }
+
+#[test]
+fn what_is_urgent_finds_room_as_soon_as_there_is_some() {
+    let disk = MemoryDisk::new();
+    let config = Config { segment_bytes: 64 << 10, ..config() };
+    let (mut engine, _) = Engine::open(disk.clone(), blobs(), config).expect("opens");
+    disk.limit(Some(0));
+    let mut model: Vec<Record> = Vec::new();
+    let mut give = |engine: &mut Engine<MemoryDisk>| {
+        let next = record(model.len() as u64, 9_000);
+        let given = engine.append(NOW, std::slice::from_ref(&next), crate::Urgency::Reserve);
+        model.extend(given.is_ok().then_some(next));
+        given
+    };
+    let refused = loop {
+        if let Err(error) = give(&mut engine) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, Error::Full), "{refused}");
+    disk.limit(None);
+    give(&mut engine).expect("that there was no room a moment ago does not matter");
+    engine.sync().expect("syncs");
+    assert_eq!(reopen(&disk).0, model);
+}

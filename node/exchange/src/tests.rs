@@ -1,0 +1,231 @@
+//! What a peer may make a node remember, whatever it says: every kind of it has a limit.
+
+use crate::link::{ASKED, OWED_EXACTLY};
+use crate::restore::WANTED;
+use crate::{
+    Context, Decision, Delivery, Exchange, Frame, LinkKind, Opening, Output, Parts, Place, RoomError, Rooms, Setup,
+    SlotValue, record,
+};
+use jincai_crypto::{Card, CardChain, Directory, KeyRing, Purpose, SeededEntropy, sign};
+use jincai_journal::{Error, Log, Stored};
+use jincai_policies::LinkPolicy;
+use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority, Requirement};
+
+const NOW: Millis = 1_800_000_000_000;
+const PROVINCE: &str = "110000000";
+const COUNTY: &str = "110101000";
+
+/// No room takes anything.
+struct NoRooms;
+
+impl Rooms for NoRooms {
+    fn decide(&mut self, _: Millis, _: &Delivery<'_>, _: &dyn Parts) -> Option<(&'static str, Decision)> {
+        None
+    }
+
+    fn retake(&mut self, _: &Delivery<'_>, _: &dyn Parts) -> Option<(&'static str, Vec<u8>)> {
+        None
+    }
+
+    fn apply(&mut self, _: &Place, _: &str, _: &[u8]) -> Result<(), RoomError> {
+        Ok(())
+    }
+
+    fn meets(&self, _: &Requirement) -> Option<bool> {
+        None
+    }
+}
+
+/// A journal without records.
+struct Empty;
+
+impl Log for Empty {
+    fn read(&self, number: u64) -> Result<Stored, Error> {
+        Err(Error::NoRecord { number, last: 0 })
+    }
+
+    fn replay(&self, _: u64, _: &mut dyn FnMut(Stored) -> Result<(), Error>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn end(&self) -> u64 {
+        0
+    }
+}
+
+fn authority(id: &str) -> AuthorityId {
+    id.parse().expect("an id")
+}
+
+/// A province between the ministry and a county, whose keys a bad neighbour has.
+struct Node {
+    exchange: Exchange,
+    out: Output,
+    now: Millis,
+    county: KeyRing,
+}
+
+impl Node {
+    fn new(opening: Opening) -> Self {
+        let mut entropy = SeededEntropy::new(7);
+        let mut chain = CardChain::default();
+        let mut rings: Vec<KeyRing> = Vec::new();
+        let mut directory = None;
+        let mut superior = None;
+        for id in [AuthorityId::MINISTRY, authority(PROVINCE), authority(COUNTY)] {
+            let ring = KeyRing::generate(&mut entropy).expect("seeded");
+            let keys = ring.public().expect("well-formed");
+            let card = Card { version: 1, authority: id, superior, serial: 1, keys, not_before: 0, not_after: NOW * 2 };
+            chain = chain.with(card.issue(rings.last().map_or(&ring.signing, |above| &above.signing)));
+            let directory = directory.get_or_insert_with(|| Directory::new(Directory::fingerprint(&card)));
+            directory.add(&chain, NOW).expect("a chain just made verifies");
+            rings.push(ring);
+            superior = Some(id);
+        }
+        let county = rings.pop().expect("three");
+        let (keys, entropy, policy) = (rings.pop().expect("two"), Box::new(entropy), LinkPolicy::default());
+        let directory = directory.expect("made above");
+        let setup = Setup { authority: authority(PROVINCE), keys, entropy, directory, policy };
+        let (exchange, out) = crate::open(setup, opening, None, NOW, &Empty, &mut NoRooms).expect("opens");
+        let mut node = Self { exchange, out, now: NOW, county };
+        for peer in [AuthorityId::MINISTRY, authority(COUNTY)] {
+            node.with(|exchange, ctx| exchange.link_up(peer, LinkKind::Session, ctx));
+            let epoch = Epoch { number: NOW, salt: 3 };
+            let known = Epoch::default();
+            let hello = Frame::Hello { low: 1, high: 1, authority: peer, epoch, heard: true, known, restored: false };
+            node.hear(peer, &hello).expect("is taken");
+        }
+        node
+    }
+
+    fn with<T>(&mut self, act: impl FnOnce(&mut Exchange, &mut Context<'_>) -> T) -> T {
+        let mut ctx = Context { now: self.now, log: &Empty, rooms: &mut NoRooms, out: &mut self.out };
+        let done = act(&mut self.exchange, &mut ctx);
+        // What leaves is the shell's to bound.
+        self.out.sends.clear();
+        done
+    }
+
+    fn hear(&mut self, peer: AuthorityId, frame: &Frame) -> Result<(), crate::Error> {
+        self.with(|exchange, ctx| exchange.frame(peer, &frame.to_bytes(), ctx))
+    }
+
+    /// The county says this; nothing is staged by it, and no cursor moves.
+    fn flooded(&mut self, frame: &Frame) -> bool {
+        let (records, cursors) = (self.out.records.len(), self.exchange.cursors());
+        let taken = self.hear(authority(COUNTY), frame).is_ok();
+        assert_eq!((self.out.records.len(), self.exchange.cursors()), (records, cursors));
+        taken
+    }
+
+    fn slot(&self, name: String, number: u64, bytes: usize) -> Frame {
+        let epoch = Epoch { number: NOW, salt: 3 };
+        let (issuer, to) = (authority(COUNTY), Some(Destination::Authority(AuthorityId::MINISTRY)));
+        let value = SlotValue { version: 1, issuer, epoch, name, number, to, value: vec![1; bytes].into() };
+        Frame::Slot { signed: sign(Purpose::Slot, record::to_body(&value), &self.county.signing).into() }
+    }
+}
+
+/// A lane from the ministry to one of ever new groups.
+fn lane(number: u64) -> Lane {
+    let group = authority(&format!("{:09}", 120_000_000 + number));
+    Lane { origin: AuthorityId::MINISTRY, destination: Destination::Below(group), class: Priority::Record }
+}
+
+fn position(sequence: u64) -> LanePosition {
+    LanePosition { epoch: Epoch { number: NOW, salt: 9 }, sequence, digest: Digest([7; 32]) }
+}
+
+#[test]
+fn requests_for_ever_new_lanes_are_remembered_up_to_a_limit() {
+    let mut node = Node::new(Opening::Unclean);
+    let before = node.exchange.remembered();
+    for number in 0..2 * WANTED as u64 {
+        node.flooded(&Frame::Gap { lane: lane(number), have: position(number) });
+    }
+    let wanted = || node.exchange.wanted.values().filter(|w| w.contains_key(&authority(COUNTY))).count();
+    assert_eq!(wanted(), WANTED);
+    // The neighbour's newest request is among them: it takes only its own room.
+    assert!(node.exchange.wanted.contains_key(&lane(2 * WANTED as u64 - 1)));
+    assert!(node.exchange.remembered() <= before + WANTED + ASKED);
+    for number in 0..ASKED as u64 + 10 {
+        node.with(|exchange, ctx| exchange.ask(AuthorityId::MINISTRY, lane(number), position(1), ctx));
+    }
+    assert!(node.exchange.remembered() <= before + WANTED + ASKED);
+}
+
+#[test]
+fn ends_of_ever_new_lanes_are_remembered_only_while_they_matter() {
+    for (opening, remembers) in [(Opening::Unclean, false), (Opening::Restored, true)] {
+        let mut node = Node::new(opening);
+        let before = node.exchange.remembered();
+        let to = Destination::Authority(authority(PROVINCE));
+        let ends = |origin: &dyn Fn(u64) -> AuthorityId| {
+            let lane = |n| Lane { origin: origin(n), destination: to, class: Priority::Record };
+            Frame::Ends { lanes: (0..500).map(|n| (lane(n), position(9))).collect(), more: true }
+        };
+        // Of origins without a card nothing is believed.
+        node.flooded(&ends(&|n| authority(&format!("{:09}", 130_000_000 + n))));
+        assert_eq!(node.exchange.remembered(), before);
+        node.flooded(&ends(&|_| AuthorityId::MINISTRY));
+        assert_eq!(node.exchange.remembered() > before, remembers);
+        node.with(|exchange, ctx| exchange.stop_catching_up(ctx));
+        let caught_up = node.exchange.remembered();
+        node.flooded(&ends(&|_| authority(COUNTY)));
+        assert!(node.exchange.remembered() <= caught_up + 1, "what was asked for, and no end");
+    }
+}
+
+#[test]
+fn slots_with_ever_new_names_take_no_more_than_their_issuers_room() {
+    let mut node = Node::new(Opening::Unclean);
+    let (large, mut taken) = (16 << 10, 0);
+    while node.flooded(&node.slot(format!("new/{taken}"), 1, large)) {
+        taken += 1;
+    }
+    assert!((1_000..=2_048).contains(&taken), "32 MiB of slots: {taken}");
+    // A newer value of one that is there has its room, and others have theirs.
+    assert!(node.flooded(&node.slot("new/3".to_owned(), 2, large)));
+    assert!(!node.flooded(&node.slot("one/more".to_owned(), 1, large)));
+    assert!(node.flooded(&node.slot("new/3".to_owned(), 3, 10)), "what shrinks makes room");
+    assert!(node.flooded(&node.slot("one/more".to_owned(), 1, 10)));
+    let before = node.exchange.remembered();
+    node.with(|exchange, ctx| exchange.tell_epoch(authority(COUNTY), Epoch { number: NOW + 1, salt: 1 }, ctx));
+    assert_eq!(node.exchange.remembered(), before + 2, "our own slot is kept, and that it was said");
+}
+
+#[test]
+fn frames_that_nobody_signed_are_remembered_by_nothing() {
+    let mut node = Node::new(Opening::Unclean);
+    let before = node.exchange.remembered();
+    let county = authority(COUNTY);
+    for number in 0..2_000_u64 {
+        let known = Epoch::default();
+        let epoch = Epoch { number, salt: number };
+        let hello =
+            Frame::Hello { low: 1, high: 1, authority: county, epoch, heard: false, known, restored: number % 2 == 0 };
+        assert!(node.flooded(&hello));
+        node.flooded(&Frame::Durable { lane: lane(number), position: position(number) });
+        node.flooded(&Frame::Intake { open: number % 2 == 0 });
+        let mut frame = node.slot(format!("forged/{number}"), 1, 100);
+        if let Frame::Slot { signed } = &mut frame {
+            let last = signed.len() - 1;
+            signed[last] ^= 1;
+        }
+        assert!(!node.flooded(&frame));
+        let bytes = vec![number as u8; 300].into();
+        assert!(!node.flooded(&Frame::Batch { hop: crate::HopOrder::default(), bytes }));
+        assert!(!node.flooded(&Frame::Receipts { signed: vec![number as u8; 300].into() }));
+    }
+    assert_eq!(node.exchange.remembered(), before);
+}
+
+#[test]
+fn single_batches_to_sign_for_have_a_limit() {
+    let mut node = Node::new(Opening::Unclean);
+    let link = node.exchange.links.get_mut(&authority(COUNTY)).expect("a neighbour");
+    for number in 0..2 * OWED_EXACTLY as u64 {
+        link.owe_exactly(lane(1), position(number));
+    }
+    assert_eq!(link.owed_exactly.len(), OWED_EXACTLY);
+}
