@@ -199,9 +199,11 @@ impl World {
             Some((running.core.staged(), exchange.cursors(), exchange.custody().collect::<Vec<_>>()))
         };
         let before = look(self);
+        // A slot that is taken is authentic still, and may make a node forget receipts without a record.
+        let slot = bytes.get(1) == Some(&5);
         let taken = self.hand_over(from, to, bytes)?;
         if let (Some(before), Some(after)) = (before, look(self)) {
-            let same = if taken { before.0 != after.0 || before.1 == after.1 } else { before == after };
+            let same = if taken { slot || before.0 != after.0 || before.1 == after.1 } else { before == after };
             if !same {
                 return Err(format!("{}: I5: a frame that says nothing moved a cursor", self.nodes[to].id));
             }
