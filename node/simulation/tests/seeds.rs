@@ -2,7 +2,6 @@
 
 use jincai_simulation::{Broken, FaultSet, Options, command, run, run_world};
 
-#[expect(clippy::print_stdout, reason = "what broke, for whoever mends it")]
 fn check(options: &Options, seeds: std::ops::RangeInclusive<u64>) {
     let summary = run(options, seeds, |_, _| {});
     let show = |broken: &Broken| {
