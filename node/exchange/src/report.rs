@@ -99,7 +99,8 @@ impl Exchange {
         links + wanted + said + self.chains.len() + self.slots.count() + self.catch_up.remembered()
     }
 
-    /// A digest of every cursor: what is held, applied, sealed and signed for. What is refused moves none.
+    /// A digest of every cursor: what is held, applied, sealed and signed for. What is refused moves none; without a record
+    /// only an authentic slot does.
     #[must_use]
     pub fn cursors(&self) -> Digest {
         let chains: Vec<(&Lane, LanePosition)> = self.chains.iter().map(|(l, c)| (l, c.position())).collect();

@@ -168,19 +168,24 @@ impl World {
         self.after_frame(from, to, &bytes)
     }
 
-    /// Hands a frame over, wherever it comes from; returns whether it was taken.
+    /// Hands a frame over, wherever it comes from, and has the node do what follows; returns whether it was taken.
     pub(crate) fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) -> Result<bool, String> {
+        let taken = self.hand_over(from, to, bytes)?;
+        self.drive(to)?;
+        Ok(taken)
+    }
+
+    fn hand_over(&mut self, from: usize, to: usize, bytes: Vec<u8>) -> Result<bool, String> {
         self.trace.mix_bytes(&bytes);
         let peer = self.nodes[from].id;
         let shown = bytes.clone();
         let taken = self.nodes[to].step(self.now, Event::Frame(peer, bytes))?;
         self.tell(to, || format!("<- {peer} {}{}", show_frame(&shown), if taken { "" } else { " (refused)" }));
-        self.drive(to)?;
         Ok(taken)
     }
 
     /// I5: an altered copy arrives before the frame itself. A copy whose altered bit means nothing may be taken for the
-    /// original; anything else must change nothing, or the checks at the end will tell. Only what is signed can be told
+    /// original, and leaves a record; anything else moves no cursor, and if it is refused nothing at all. Only what is signed can be told
     /// from its altered copy; the rest is protected by the transport's own integrity.
     fn altered(&mut self, from: usize, to: usize, mut bytes: Vec<u8>) -> Result<(), String> {
         let bits = bytes.len().max(FLOOR_BYTES as usize + 1) as u64 * 8;
@@ -188,6 +193,21 @@ impl World {
         if let Some(byte) = bytes.get_mut(usize::try_from(bit / 8).unwrap_or(0)) {
             *byte ^= 1 << (bit % 8);
         }
-        self.deliver(from, to, bytes).map(|_| ())
+        let look = |world: &Self| {
+            let running = world.nodes[to].running.as_ref()?;
+            let exchange = running.core.exchange();
+            Some((running.core.staged(), exchange.cursors(), exchange.custody().collect::<Vec<_>>()))
+        };
+        let before = look(self);
+        // A slot that is taken is authentic still, and may make a node forget receipts without a record.
+        let slot = bytes.get(1) == Some(&5);
+        let taken = self.hand_over(from, to, bytes)?;
+        if let (Some(before), Some(after)) = (before, look(self)) {
+            let same = if taken { slot || before.0 != after.0 || before.1 == after.1 } else { before == after };
+            if !same {
+                return Err(format!("{}: I5: a frame that says nothing moved a cursor", self.nodes[to].id));
+            }
+        }
+        self.drive(to)
     }
 }

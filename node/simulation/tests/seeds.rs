@@ -42,6 +42,7 @@ fn worlds_that_once_broke_keep_the_invariants() {
         (1993, "a late batch was not given to a neighbour that had lost it"),
         (2925, "two epochs of one node had one number"),
         (3380, "a node and the only neighbour that held its newest releases were set back together"),
+        (4589, "a bit that means nothing was altered in a slot, which was taken for what it is"),
         (6154, "a disk that had room again was taken for full"),
         (6953, "a neighbour's lie about what came before a batch outlived the neighbour's next word"),
         (8717, "a fork was signed to a node that had no room to look at it"),
