@@ -184,11 +184,17 @@ impl Node {
     pub(crate) fn kill_tree(&mut self) {
         let pid = self.pid();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        for child in children.split_whitespace().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)) {
+        let children: Vec<_> =
+            children.split_whitespace().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)).collect();
+        for child in &children {
             // An error means that it has ended meanwhile.
-            let _ended = rustix::process::kill_process(child, rustix::process::Signal::KILL).is_err();
+            let _ended = rustix::process::kill_process(*child, rustix::process::Signal::KILL).is_err();
         }
         self.kill();
+        // Nobody waits for them: until they are gone they hold their lock.
+        wait_for("the processes below to be gone", || {
+            children.iter().all(|child| rustix::process::test_kill_process(*child).is_err()).then_some(())
+        });
     }
 
     /// SIGTERM.
