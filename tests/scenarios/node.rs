@@ -249,6 +249,11 @@ impl Node {
         self.try_request("POST", path, Some(&self.token), body)
     }
 
+    /// GET with the token; `None` if there was no answer.
+    pub(crate) fn try_get(&self, path: &str) -> Option<(u16, Value)> {
+        self.try_request("GET", path, Some(&self.token), "")
+    }
+
     /// POST with the token.
     pub(crate) fn post(&self, path: &str, body: &str) -> (u16, Value) {
         self.request("POST", path, Some(&self.token), body)

@@ -6,27 +6,27 @@ use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
 }
 
-fn said(output: &std::process::Output) -> String {
+pub(crate) fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn send(node: &Node, to: &str, id: &str) {
+pub(crate) fn send(node: &Node, to: &str, id: &str) {
     let body = json!({ "to": to, "id": id, "text": id.repeat(20) }).to_string();
     let (status, value) = node.post("/api/v1/messages", &body);
     assert_eq!(status, 200, "{value}");
 }
 
-fn ids(node: &Node) -> Vec<String> {
+pub(crate) fn ids(node: &Node) -> Vec<String> {
     let value = node.get("/api/v1/messages");
     let ids = value["newest"].as_array().expect("a list").iter().filter_map(|n| n["id"].as_str().map(str::to_owned));
     ids.collect()
 }
 
-fn backup(node: &Node, name: &str) -> PathBuf {
+pub(crate) fn backup(node: &Node, name: &str) -> PathBuf {
     let out = node.file().with_file_name(name);
     let report = node.command_json(&["backup", "--out", text(&out)]);
     assert!(report["last"].as_u64().is_some_and(|last| last > 0), "{report}");
@@ -175,43 +175,6 @@ fn an_altered_or_torn_backup_is_refused_and_nothing_is_touched() {
     }
     node.start();
     assert_eq!(ids(&node), ["m0"]);
-}
-
-#[test]
-fn a_damaged_journal_is_told_and_mended_from_a_backup() {
-    let mut node = Node::ministry();
-    for number in 0..20 {
-        send(&node, "000000000", &format!("m{number:02}"));
-    }
-    let file = backup(&node, "node.tar");
-    for number in 20..30 {
-        send(&node, "000000000", &format!("m{number:02}"));
-    }
-    node.stop();
-    let journal = node.file().with_extension("").join("journal");
-    let first = fs::read_dir(&journal).expect("a journal").map(|e| e.expect("an entry").path());
-    let first = first.filter(|p| p.extension().is_some_and(|e| e == "segment")).min().expect("a segment");
-    let mut bytes = fs::read(&first).expect("read");
-    bytes[5 * 4096 + 200] ^= 0x10;
-    fs::write(&first, &bytes).expect("written");
-    let report = node.command_json(&["journal", "verify"]);
-    assert_eq!(report["chain_whole"], false, "{report}");
-    let refused = node.command(&["run"]);
-    assert!(said(&refused).contains("jincai journal repair"), "{}", said(&refused));
-    let repaired = node.command_json(&["journal", "repair", "--from", text(&file)]);
-    assert_eq!(repaired["segments"].as_array().map(Vec::len), Some(1), "{repaired}");
-    assert_eq!(node.command_json(&["journal", "verify"])["chain_whole"], true);
-    node.start();
-    assert_eq!(ids(&node).len(), 30, "what came after the backup too");
-    node.stop();
-
-    // Without a copy the node goes back to before the damage, and says so to its neighbours.
-    fs::write(&first, &bytes).expect("damaged again");
-    let done = node.command_json(&["restore", "--before-damage"]);
-    assert!(done["last"].as_u64().is_some_and(|last| last > 0), "{done}");
-    node.start();
-    let left = ids(&node);
-    assert!(left.len() < 20 && left.iter().enumerate().all(|(at, id)| *id == format!("m{at:02}")), "{left:?}");
 }
 
 /// Tables, dictionary, messages and custody after restarts from snapshots.

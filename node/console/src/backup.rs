@@ -17,7 +17,9 @@ const PIECES: usize = 8;
 const PIECE_BYTES: usize = 256 << 10;
 
 /// Streams a backup. One that fails on its way ends without its manifest, so that nobody takes it for a whole one.
-pub(crate) async fn backup(State(node): State<Node>) -> Response {
+/// Of a damaged journal there is none: it would lack what was acknowledged, and look whole.
+pub(crate) async fn backup(State(node): State<Node>) -> Result<Response, Problem> {
+    node.call(|core, _, _| core.check_whole()).await??;
     let (sender, receiver) = mpsc::channel(PIECES);
     tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(PIECE_BYTES, Pieces(sender.clone()));
@@ -31,7 +33,7 @@ pub(crate) async fn backup(State(node): State<Node>) -> Response {
         let piece: Option<io::Result<Bytes>> = receiver.recv().await;
         piece.map(|piece| (piece, receiver))
     });
-    ([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(pieces)).into_response()
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(pieces)).into_response())
 }
 
 struct Pieces(mpsc::Sender<io::Result<Bytes>>);
@@ -52,9 +54,8 @@ pub(crate) async fn accept(State(node): State<Node>) -> Result<Json<Value>, Prob
     let was = node
         .call(|core, now, log| {
             let was = core.exchange().is_catching_up();
-            core.stop_catching_up(now, log);
-            was
+            core.stop_catching_up(now, log).map(|()| was)
         })
-        .await?;
+        .await??;
     Ok(Json(json!({ "was_catching_up": was, "catching_up": false })))
 }

@@ -24,8 +24,9 @@ pub(crate) async fn health(State(node): State<Node>) -> Response {
 }
 
 pub(crate) async fn ready(State(node): State<Node>) -> Response {
-    match node.call(|core, _, _| core.durable()).await {
-        Ok(durable) => Json(json!({ "ready": true, "durable": durable })).into_response(),
+    match node.call(|core, _, _| core.check_whole().map(|()| core.durable())).await {
+        Ok(Ok(durable)) => Json(json!({ "ready": true, "durable": durable })).into_response(),
+        Ok(Err(error)) => Problem::from(error).into_response(),
         Err(problem) => problem.into_response(),
     }
 }
@@ -77,6 +78,7 @@ pub(crate) async fn status(State(node): State<Node>) -> Result<Json<Value>, Prob
                 "authority": exchange.authority(),
                 "catching_up": exchange.is_catching_up(),
                 "full": exchange.is_full(),
+                "read_only": core.is_read_only(),
                 "undelivered_lanes": exchange.undelivered().len(),
                 "lost": exchange.gone().iter().map(|g| json!({
                     "lane": g.lane.to_string(), "after": g.from.sequence, "to": g.to.sequence, "epoch": g.to.epoch.to_string(),
@@ -119,6 +121,9 @@ pub(crate) async fn metrics(State(node): State<Node>) -> Result<Response, Proble
             });
             let full = u64::from(core.exchange().is_full());
             write_metric(&mut out, "jincai_full", "Whether there is no room to take anything.", "gauge", &[("", full)]);
+            let read_only = u64::from(core.is_read_only());
+            let help = "Whether the journal is damaged, so that only reads are answered.";
+            write_metric(&mut out, "jincai_read_only", help, "gauge", &[("", read_only)]);
             write_metric(&mut out, "jincai_durable_record", "Last durable record.", "gauge", &[("", core.durable())]);
             out
         })

@@ -102,6 +102,7 @@ pub struct Core {
     sends: VecDeque<Send>,
     durable: RecordNumber,
     appended: RecordNumber,
+    read_only: bool,
 }
 
 impl Core {
@@ -127,8 +128,16 @@ impl Core {
         let snapshot = saved.as_ref().map(|(through, saved)| (*through, &saved.exchange[..]));
         let (exchange, out) = jincai_exchange::open(setup, opening, snapshot, now, log, &mut rooms)?;
         let durable = log.end();
-        let mut core =
-            Self { exchange, rooms, out, tables: VecDeque::new(), sends: VecDeque::new(), durable, appended: durable };
+        let mut core = Self {
+            exchange,
+            rooms,
+            out,
+            tables: VecDeque::new(),
+            sends: VecDeque::new(),
+            durable,
+            appended: durable,
+            read_only: opening == Opening::ReadOnly,
+        };
         core.gather_tables();
         // What is being replayed is durable already.
         core.tables.iter_mut().for_each(|(after, _)| *after = durable);
@@ -331,11 +340,24 @@ impl Core {
 
     /// A node that was set back does not decide anything new before it knows what it had decided, and a full one nothing.
     fn check_open(&self) -> Result<(), Error> {
-        if self.exchange.is_catching_up() { Err(Error::CatchingUp) } else { self.check_room() }
+        self.check_room()?;
+        if self.exchange.is_catching_up() { Err(Error::CatchingUp) } else { Ok(()) }
     }
 
     fn check_room(&self) -> Result<(), Error> {
+        self.check_whole()?;
         if self.exchange.is_full() { Err(Error::NoRoom) } else { Ok(()) }
+    }
+
+    /// Refuses what needs a journal that can be written, or all of it.
+    pub fn check_whole(&self) -> Result<(), Error> {
+        if self.read_only { Err(Error::ReadOnly { last: self.durable }) } else { Ok(()) }
+    }
+
+    /// Whether this is only a look at what a damaged journal holds before the damage.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Says whether the disk is full: then nothing new is taken, from neighbours either, and what is held goes on.
@@ -345,9 +367,11 @@ impl Core {
     }
 
     /// Decides that this node has caught up, although neighbours that may know more have not answered.
-    pub fn stop_catching_up(&mut self, now: Millis, log: &dyn Log) {
+    pub fn stop_catching_up(&mut self, now: Millis, log: &dyn Log) -> Result<(), Error> {
+        self.check_whole()?;
         let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
         self.exchange.stop_catching_up(ctx);
+        Ok(())
     }
 
     fn judge(&self, table: &str, rows: &mut dyn Read) -> Result<Judged, Error> {

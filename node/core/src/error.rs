@@ -22,6 +22,12 @@ pub enum Error {
         "there is no room on this node's disk, so that it takes nothing new; what it holds is safe: free some room"
     )]
     NoRoom,
+    /// The journal is in quarantine.
+    #[error(
+        "this node's journal is damaged behind record {last}, so that it only answers reads, as of that record; its \
+         operator mends it with «jincai journal repair» or «jincai restore --before-damage»"
+    )]
+    ReadOnly { last: jincai_types::RecordNumber },
     /// There is no such message on that lane here.
     #[error("there is no message {sequence} of that epoch on lane {lane} here")]
     NoMessage { lane: jincai_types::Lane, sequence: u64 },
@@ -39,6 +45,7 @@ impl Error {
             Self::NoMessage { .. } => "JC-1301",
             Self::CatchingUp => "JC-1304",
             Self::NoRoom => "JC-1305",
+            Self::ReadOnly { .. } => "JC-1306",
         }
     }
 
@@ -51,7 +58,7 @@ impl Error {
             Self::Storage(e) => e.fault(),
             Self::Crypto(e) => e.fault(),
             Self::NoMessage { .. } => Fault::Peer,
-            Self::CatchingUp | Self::NoRoom => Fault::Passing,
+            Self::CatchingUp | Self::NoRoom | Self::ReadOnly { .. } => Fault::Passing,
         }
     }
 

@@ -78,6 +78,8 @@ pub enum Opening {
     Unclean,
     /// The node was set back to an older state, from a backup: a new epoch, and its neighbours help it to catch up.
     Restored,
+    /// It is not to go on: the journal is damaged, and what lies before the damage is only looked at.
+    ReadOnly,
 }
 
 /// A lane that ends here.
@@ -206,6 +208,9 @@ impl Exchange {
 
     /// Begins a run, after everything before it was rebuilt.
     fn begin(&mut self, opening: Opening, ctx: &mut Context<'_>) -> Result<(), Error> {
+        if opening == Opening::ReadOnly {
+            return Ok(());
+        }
         let kept = opening == Opening::Restored && mutated(Mutation::KeepEpochAfterRestore);
         if (opening != Opening::Clean && !kept) || self.epoch == Epoch::default() {
             let number = ctx.now.max(self.epoch.number + 1);

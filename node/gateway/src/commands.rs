@@ -165,6 +165,13 @@ fn doctor(node: &Node) -> Result<(), Error> {
     match running {
         Ok((client, status)) => {
             find("running", Ok(client.url().to_owned()));
+            let whole = if status["read_only"] == json!(true) {
+                let text = "damaged: reads are answered as of the record before, nothing is taken; see «jincai journal verify»";
+                Err(Error::Check(text.into()))
+            } else {
+                Ok("whole".into())
+            };
+            find("journal", whole);
             let full = status["full"] == json!(true);
             let room = if full {
                 Err(Error::Check("the disk is full: nothing new is taken".into()))

@@ -37,6 +37,11 @@ pub(crate) struct Transports {
 }
 
 impl Links {
+    /// No links at all.
+    pub(crate) fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
     /// Opens the transports of a configuration.
     pub(crate) async fn start(
         config: &Config,
@@ -101,6 +106,11 @@ impl Links {
 }
 
 impl Transports {
+    /// No transports at all.
+    pub(crate) fn none() -> Self {
+        Self { quic: None, links: Vec::new() }
+    }
+
     /// Lets go of the links and closes the endpoint.
     pub(crate) async fn close(mut self) {
         self.links.clear();

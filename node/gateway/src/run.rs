@@ -7,7 +7,8 @@ use crate::config::Config;
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read, write_private};
 use crate::input::{Input, QUEUE};
-use crate::links::Links;
+use crate::links::{Links, Transports};
+use crate::read_only::ReadOnly;
 use crate::shell::{Durable, Shell, carry_out};
 use jincai_console::{Call, Node, router};
 use jincai_core::{Core, Event, Turn};
@@ -19,6 +20,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,15 +42,16 @@ pub(crate) struct Running {
     /// The way to its core.
     pub(crate) node: Node,
     inputs: mpsc::Sender<Input>,
-    core: std::thread::JoinHandle<Result<(), Error>>,
+    core: JoinHandle<Result<(), Error>>,
     ended: watch::Receiver<bool>,
-    transports: crate::links::Transports,
+    transports: Transports,
 }
 
 /// What a start finds and decides, durably.
 struct Opened {
     core: Core,
-    engine: Engine<DirDisk>,
+    /// `None`: the journal is in quarantine, and only read.
+    engine: Option<Engine<DirDisk>>,
     log: Reader,
     blobs: Arc<dyn Blobs>,
     /// What the start itself has to do.
@@ -68,7 +71,7 @@ fn open(config: &Config, keys: KeyRing, directory: Directory) -> Result<Opened, 
         ..jincai_journal::Config::default()
     };
     let (mut engine, recovery) = Engine::open(disk, Arc::clone(&blobs), settings)?;
-    check(&recovery)?;
+    tell(&recovery);
     let log = engine.reader();
     let snapshot = match &recovery.base {
         Some(base) => Some((base.through, read_snapshot(&*blobs, base)?)),
@@ -79,12 +82,15 @@ fn open(config: &Config, keys: KeyRing, directory: Directory) -> Result<Opened, 
     let setup = Setup { authority, keys, entropy: Box::new(entropy), directory, policy };
     let mut core = Core::open(setup, Arc::clone(&blobs), opening(&recovery), snapshot, clock::now(), &log)?;
     let mut first = core.turn(clock::now(), &log)?;
+    if recovery.quarantine.is_some() {
+        return Ok(Opened { core, engine: None, log, blobs, first });
+    }
     engine.append(clock::now(), &std::mem::take(&mut first.records), Urgency::Reserve)?;
     core.step(clock::now(), Event::Durable(engine.sync()?), &log)?;
     if recovery.restored {
         engine.acknowledge_restore()?;
     }
-    Ok(Opened { core, engine, log, blobs, first })
+    Ok(Opened { core, engine: Some(engine), log, blobs, first })
 }
 
 /// Starts a node.
@@ -93,39 +99,43 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let enrolment = Enrolment::load(config)?;
     let keys = enrol::keys(config)?;
     let token = sha256(String::from_utf8_lossy(&read(&config.file("token"))?).trim().as_bytes());
-    let (inputs, receiver) = mpsc::channel(QUEUE);
-    let durable = Arc::new(Durable::default());
     let tls = keys.tls_identity();
     let Opened { core, engine, log, blobs, first } = open(config, keys, enrolment.directory()?)?;
+    let (inputs, receiver) = mpsc::channel(QUEUE);
     let tables = Arc::new(Tables::new(Arc::new(log.clone())));
-    let journal = Journal::start(engine, Box::new(clock::now), Arc::clone(&durable).callback(inputs.clone()))?;
-    let (transports, links) = Links::start(config, &enrolment, tls, log.clone(), inputs.clone()).await?;
-    carry_out(first, &tables, &links);
     let source =
         Source { authority: config.authority, data: config.data.clone(), log: log.clone(), blobs: Arc::clone(&blobs) };
-    let checkpoints = Checkpoints::new(blobs, &config.file("journal"), config.journal.checkpoint_mib << 20)?;
     let progress = Arc::new(AtomicU64::new(clock::now()));
-    let shell = Shell {
-        core,
-        log,
-        journal,
-        durable: Arc::clone(&durable),
-        checkpoints,
-        tables: Arc::clone(&tables),
-        links,
-        progress: Arc::clone(&progress),
-        waiting: VecDeque::new(),
-        unsealed: Vec::new(),
-    };
     let (end, ended) = watch::channel(false);
-    let spawned = std::thread::Builder::new().name("core".into()).spawn(move || {
-        // Told however the thread ends, a panic included: a node without a core must not linger.
-        let _end = Ended(end);
-        shell.run(receiver)
-    });
-    let core = spawned.map_err(|source| Error::System { what: "the core's thread", source })?;
+    let (transports, core) = match engine {
+        Some(engine) => {
+            let durable = Arc::new(Durable::default());
+            let journal = Journal::start(engine, Box::new(clock::now), Arc::clone(&durable).callback(inputs.clone()))?;
+            let (transports, links) = Links::start(config, &enrolment, tls, log.clone(), inputs.clone()).await?;
+            carry_out(first, &tables, &links);
+            let checkpoints = Checkpoints::new(blobs, &config.file("journal"), config.journal.checkpoint_mib << 20)?;
+            tokio::spawn(watch_room(config.file("journal"), config.journal.free_mib << 20, Arc::clone(&durable)));
+            let shell = Shell {
+                core,
+                log,
+                journal,
+                durable,
+                checkpoints,
+                tables: Arc::clone(&tables),
+                links,
+                progress: Arc::clone(&progress),
+                waiting: VecDeque::new(),
+                unsealed: Vec::new(),
+            };
+            (transports, spawn_core(end, move || shell.run(receiver))?)
+        }
+        None => {
+            carry_out(first, &tables, &Links::none());
+            let read_only = ReadOnly { core, log, progress: Arc::clone(&progress) };
+            (Transports::none(), spawn_core(end, move || read_only.run(receiver))?)
+        }
+    };
     tokio::spawn(tick(inputs.clone()));
-    tokio::spawn(watch_room(config.file("journal"), config.journal.free_mib << 20, durable));
     tokio::spawn(release_idle(Arc::clone(&tables)));
     let (calls, queue) = mpsc::channel(CALLS);
     tokio::spawn(forward(queue, inputs.clone()));
@@ -141,29 +151,44 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     Ok(Running { node, inputs, core, ended, transports })
 }
 
-/// Refuses a journal that cannot be written, and says what is known about it.
-fn check(recovery: &Recovery) -> Result<(), Error> {
-    if let Some(quarantine) = &recovery.quarantine {
-        let reason =
-            format!("the journal is damaged and read-only: {quarantine}; mend it with «jincai journal repair»");
-        return Err(Error::Stopped(reason));
-    }
+/// Starts the core's thread. However it ends, a panic included, that is told: a node without a core must not linger.
+fn spawn_core(
+    end: watch::Sender<bool>,
+    run: impl FnOnce() -> Result<(), Error> + Send + 'static,
+) -> Result<JoinHandle<Result<(), Error>>, Error> {
+    let spawned = std::thread::Builder::new().name("core".into()).spawn(move || {
+        let _end = Ended(end);
+        run()
+    });
+    spawned.map_err(|source| Error::System { what: "the core's thread", source })
+}
+
+/// Says what was found in the journal.
+fn tell(recovery: &Recovery) {
     let through = recovery.base.as_ref().map(|base| base.through);
     tracing::info!(last = recovery.last, clean = recovery.clean, cut = ?recovery.cut, through, "the journal is open");
+    if let Some(quarantine) = &recovery.quarantine {
+        tracing::error!(
+            code = "JC-1104",
+            last = recovery.last,
+            "the journal is damaged: {quarantine}; reads are answered as of the record before, nothing is taken or sent; \
+             mend it with «jincai journal repair» or «jincai restore --before-damage»"
+        );
+    }
     for damage in &recovery.covered {
         tracing::error!(
             code = "JC-1104",
             "damage that a snapshot covers: {damage}; mend it with «jincai journal repair»"
         );
     }
-    Ok(())
 }
 
 fn opening(recovery: &Recovery) -> Opening {
-    match (recovery.restored, recovery.clean) {
-        (true, _) => Opening::Restored,
-        (false, true) => Opening::Clean,
-        (false, false) => Opening::Unclean,
+    match (&recovery.quarantine, recovery.restored, recovery.clean) {
+        (Some(_), ..) => Opening::ReadOnly,
+        (None, true, _) => Opening::Restored,
+        (None, false, true) => Opening::Clean,
+        (None, false, false) => Opening::Unclean,
     }
 }
 
