@@ -7,6 +7,7 @@ mod load;
 mod network;
 mod node;
 mod process;
+mod queue;
 mod restore;
 
 use node::{Node, Pair, jincai, wait_for};

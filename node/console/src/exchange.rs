@@ -1,5 +1,6 @@
 //! Messages, links, lanes, dead letters and evidence over HTTP.
 
+use crate::queue::show_epoch;
 use crate::{Node, Problem};
 use axum::Json;
 use axum::extract::{Query, State};
@@ -62,7 +63,7 @@ pub(crate) async fn links(State(node): State<Node>) -> Answer {
             };
             let one = |l: jincai_exchange::LinkReport| {
                 json!({
-                    "peer": l.peer, "up": l.up, "full": l.full, "batches": l.batches, "bytes": l.bytes,
+                    "peer": l.peer, "up": l.up, "full": l.full, "paused": l.paused, "batches": l.batches, "bytes": l.bytes,
                     "last_receipt": l.last_receipt, "lanes": lanes(&l),
                 })
             };
@@ -79,7 +80,7 @@ pub(crate) async fn lanes(State(node): State<Node>) -> Answer {
             let inbound = |l: jincai_exchange::InboundReport| {
                 json!({
                     "lane": l.lane.to_string(), "epoch": l.applied.epoch.to_string(), "applied": l.applied.sequence,
-                    "refusals": l.refusals, "waiting": l.waiting, "blocked": l.blocked, "held": l.held,
+                    "refusals": l.refusals, "waiting": l.waiting, "blocked": l.blocked, "held": l.held, "paused": l.paused,
                 })
             };
             let outbound = |l: jincai_exchange::OutboundReport| {
@@ -88,7 +89,7 @@ pub(crate) async fn lanes(State(node): State<Node>) -> Answer {
                 };
                 json!({
                     "lane": l.lane.to_string(),
-                    "epoch": { "number": l.sealed.epoch.number, "salt": l.sealed.epoch.salt.to_string() },
+                    "epoch": show_epoch(&l.sealed.epoch),
                     "sealed": l.sealed.sequence,
                     "delivered": l.delivered.iter().map(delivered).collect::<Vec<_>>(),
                 })
@@ -106,7 +107,7 @@ pub(crate) async fn dead_letters(State(node): State<Node>) -> Answer {
         .call(|core, _, _| {
             let one = |l: &jincai_exchange::record::DeadLetter| {
                 json!({
-                    "lane": l.cause.lane.to_string(), "sequence": l.cause.sequence,
+                    "lane": l.cause.lane.to_string(), "epoch": show_epoch(&l.cause.epoch), "sequence": l.cause.sequence,
                     "id": l.id, "code": l.code, "reason": l.reason,
                 })
             };

@@ -9,6 +9,7 @@ mod dictionary;
 mod exchange;
 mod node;
 mod problem;
+mod queue;
 mod status;
 mod storage;
 
@@ -43,8 +44,16 @@ pub fn router(node: Node) -> Router {
         .route("/sql", post(storage::sql))
         .route("/messages", get(exchange::messages).post(exchange::send))
         .route("/links", get(exchange::links))
+        .route("/links/{peer}/queue", get(queue::show))
         .route("/lanes", get(exchange::lanes))
+        .route("/queue/holds", get(queue::holds))
+        .route("/queue/hold", post(queue::hold))
+        .route("/queue/release", post(queue::release))
+        .route("/queue/retry", post(queue::retry))
+        .route("/queue/drop", post(queue::drop_messages))
         .route("/dead-letters", get(exchange::dead_letters))
+        .route("/dead-letters/replay", post(queue::replay))
+        .route("/dead-letters/drop", post(queue::drop_letter))
         .route("/evidence", get(exchange::evidence))
         .layer(middleware::from_fn_with_state(node.clone(), authenticate));
     Router::new()

@@ -72,7 +72,7 @@ pub(crate) async fn status(State(node): State<Node>) -> Result<Json<Value>, Prob
             let links: Vec<Value> = exchange
                 .links()
                 .into_iter()
-                .map(|l| json!({ "peer": l.peer, "up": l.up, "full": l.full, "batches": l.batches, "bytes": l.bytes, "last_receipt": l.last_receipt }))
+                .map(|l| json!({ "peer": l.peer, "up": l.up, "full": l.full, "paused": l.paused, "batches": l.batches, "bytes": l.bytes, "last_receipt": l.last_receipt }))
                 .collect();
             json!({
                 "authority": exchange.authority(),

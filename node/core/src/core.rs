@@ -5,7 +5,7 @@ use crate::rooms::RoomSet;
 use crate::{Error, NOTE};
 use jincai_crypto::export_evidence;
 use jincai_dictionary::{Applied, Dictionary, ImportReport, Release, ReleaseOrder};
-use jincai_exchange::{Context, Exchange, LinkKind, Notice, Opening, Outgoing, Output, Room, Send, Setup};
+use jincai_exchange::{Context, Exchange, LinkKind, Notice, Opening, Outgoing, Output, QueuedBatch, Room, Send, Setup};
 use jincai_journal::{Blobs, Log, Record};
 use jincai_storage::{Judged, ReconcileLine, Spec, Staged, Storage, WriteReport, judge};
 use jincai_types::{
@@ -364,6 +364,29 @@ impl Core {
     pub fn set_full(&mut self, full: bool, now: Millis, log: &dyn Log) {
         let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
         self.exchange.set_full(full, ctx);
+    }
+
+    /// Carries an operator's decision about what waits out.
+    pub fn operate<T>(
+        &mut self,
+        now: Millis,
+        log: &dyn Log,
+        act: impl FnOnce(&mut Exchange, &mut Context<'_>) -> Result<T, jincai_exchange::Error>,
+    ) -> Result<T, Error> {
+        self.check_whole()?;
+        let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
+        Ok(act(&mut self.exchange, ctx)?)
+    }
+
+    /// The batches in custody for a neighbour, of one lane or of all, with what every hop may read of their messages.
+    pub fn queue(
+        &self,
+        log: &dyn Log,
+        peer: AuthorityId,
+        lane: Option<Lane>,
+        limit: usize,
+    ) -> Result<Vec<QueuedBatch>, Error> {
+        Ok(self.exchange.queue(peer, lane, limit, &|record| self.out.read(log, record))?)
     }
 
     /// Decides that this node has caught up, although neighbours that may know more have not answered.

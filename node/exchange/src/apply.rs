@@ -64,7 +64,7 @@ impl Parts for PartReader<'_> {
 }
 
 /// The bulk parts that a message names.
-fn bulk_of(attributes: &Attributes) -> Vec<Digest> {
+pub(crate) fn bulk_of(attributes: &Attributes) -> Vec<Digest> {
     let bulk = |requirement: &Requirement| match requirement {
         Requirement::Bulk(digest) => Some(*digest),
         Requirement::Release { .. } | Requirement::Spec { .. } => None,
@@ -80,6 +80,7 @@ impl Exchange {
         loop {
             let ready = self.inbound.iter().find(|(lane, inbound)| match &inbound.blocked {
                 _ if inbound.waiting.is_empty() || tried.contains(&(**lane, inbound.applied)) => false,
+                _ if self.is_paused(lane) => false,
                 Some(requirement) => self.is_met(requirement, ctx.rooms),
                 None => true,
             });
@@ -99,6 +100,9 @@ impl Exchange {
 
     /// Applies what waits on a lane, in order, until something it needs is missing.
     pub(crate) fn apply_lane(&mut self, lane: Lane, ctx: &mut Context<'_>) -> Result<(), Error> {
+        if self.is_paused(&lane) {
+            return Ok(());
+        }
         while let Some(held) = self.inbound.get(&lane).and_then(|i| i.waiting.front()).copied() {
             let stored = ctx.read(held.record)?;
             let (_, start) = record::split_batch_record(&stored.payload)?;
@@ -154,8 +158,7 @@ impl Exchange {
         if cause.lane.origin == self.me && cause.lane.destination != Destination::Authority(self.me) {
             return self.retake(cause, &delivery, ctx).map(|()| true);
         }
-        let parts = PartReader { parts: &self.parts, log: ctx.log, out: &*ctx.out, reader: (self.me, &self.keys) };
-        let (room, effect, messages) = match ctx.rooms.decide(ctx.now, &delivery, &parts) {
+        let (room, effect, messages) = match self.decide(&delivery, ctx) {
             Some((room, Decision::Apply { effect, messages })) => (room, effect, messages),
             Some((_, Decision::Wait(requirement))) => return Ok(self.wait(cause.lane, requirement)),
             Some((_, Decision::Refuse(refusal))) => {
@@ -174,13 +177,22 @@ impl Exchange {
         Ok(true)
     }
 
+    /// The decision of the room that takes a message.
+    pub(crate) fn decide(&self, delivery: &Delivery<'_>, ctx: &mut Context<'_>) -> Option<(&'static str, Decision)> {
+        let parts = PartReader { parts: &self.parts, log: ctx.log, out: &*ctx.out, reader: (self.me, &self.keys) };
+        ctx.rooms.decide(ctx.now, delivery, &parts)
+    }
+
     /// A message of ours that was taken back: the room that sent it learns of it again.
     fn retake(&mut self, cause: Cause, delivery: &Delivery<'_>, ctx: &mut Context<'_>) -> Result<(), Error> {
-        let parts = PartReader { parts: &self.parts, log: ctx.log, out: &*ctx.out, reader: (self.me, &self.keys) };
         let effect = match cause.lane.destination {
-            Destination::Authority(_) => ctx.rooms.retake(delivery, &parts),
+            Destination::Authority(_) => {
+                let reader = (self.me, &self.keys);
+                let parts = PartReader { parts: &self.parts, log: ctx.log, out: &*ctx.out, reader };
+                ctx.rooms.retake(delivery, &parts)
+            }
             // What we impose on others binds us in the same way. What we know already is refused, to nobody's harm.
-            Destination::Below(_) | Destination::Superiors(_) => match ctx.rooms.decide(ctx.now, delivery, &parts) {
+            Destination::Below(_) | Destination::Superiors(_) => match self.decide(delivery, ctx) {
                 Some((room, Decision::Apply { effect, .. })) => Some((room, effect)),
                 Some((_, Decision::Wait(_) | Decision::Refuse(_))) | None => None,
             },
@@ -204,7 +216,7 @@ impl Exchange {
         false
     }
 
-    fn submit_or_tell(&mut self, message: Outgoing, ctx: &mut Context<'_>) {
+    pub(crate) fn submit_or_tell(&mut self, message: Outgoing, ctx: &mut Context<'_>) {
         let what = message.attributes.kind.clone();
         if let Err(error) = self.submit(message) {
             ctx.out.notice(true, error.code(), format!("a message of type {what} could not be sent: {error}"));
@@ -249,7 +261,7 @@ impl Exchange {
     }
 
     /// Refuses a message for its meaning: a dead letter here, a note to its origin; the cursor moves.
-    fn refuse(
+    pub(crate) fn refuse(
         &mut self,
         (cause, record): (Cause, RecordNumber),
         attributes: &Attributes,

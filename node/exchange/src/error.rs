@@ -65,6 +65,49 @@ pub enum Error {
         /// The id.
         id: String,
     },
+    /// An order that does not say who gives it, or why.
+    #[error("who decides this, and why, must be said")]
+    NoReason,
+    /// Something that nobody holds.
+    #[error("{target} is not held")]
+    NotHeld {
+        /// The link or lane.
+        target: String,
+    },
+    /// There is no such dead letter (any more).
+    #[error("there is no dead letter {sequence} of lane {lane} here")]
+    NoLetter {
+        /// The lane.
+        lane: Lane,
+        /// The message's number.
+        sequence: u64,
+    },
+    /// A dead letter whose requirement is not met.
+    #[error("it would wait for {missing}")]
+    StillWaits {
+        /// What is missing.
+        missing: String,
+    },
+    /// A dead letter whose cause was not mended.
+    #[error("it is refused again, with {code}: {reason}")]
+    StillRefused {
+        /// The refusal's code.
+        code: &'static str,
+        /// Its reason.
+        reason: String,
+    },
+    /// A lane on which nothing waits for something missing.
+    #[error("no message on lane {lane} waits for something that is missing here")]
+    NothingWaits {
+        /// The lane.
+        lane: Lane,
+    },
+    /// Only messages from here to one authority can be given up.
+    #[error("lane {lane} does not lead from this node to one other authority: its messages cannot be given up here")]
+    NotOurs {
+        /// The lane.
+        lane: Lane,
+    },
     /// A bulk part whose bytes are not those its name says.
     #[error("a bulk part does not have the digest that it is named by")]
     Part,
@@ -88,6 +131,11 @@ impl Error {
             Self::NoRoom { .. } => "JC-1208",
             Self::Part => "JC-1209",
             Self::UsedId { .. } => "JC-1218",
+            Self::NoReason => "JC-1222",
+            Self::NotHeld { .. } | Self::NoLetter { .. } | Self::NothingWaits { .. } | Self::NotOurs { .. } => {
+                "JC-1224"
+            }
+            Self::StillWaits { .. } | Self::StillRefused { .. } => "JC-1225",
         }
     }
 

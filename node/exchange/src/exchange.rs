@@ -7,9 +7,10 @@
 use crate::chain::Chain;
 use crate::delivery::Deliveries;
 use crate::link::{Held, Key, Link, LinkKind, ToSend};
+use crate::operator::{Order, Target};
 use crate::outbox::Outbox;
 use crate::output::{Context, Notice, Output, Payload};
-use crate::record::{self, Cause, Cleared, DeadLetter, EffectRecord, Gone, Restored, kind};
+use crate::record::{self, Cause, Cleared, DeadLetter, EffectRecord, Gone, Replayed, Restored, kind};
 use crate::restore::{CatchUp, Wanted, id_digest};
 use crate::slots::Slots;
 use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Rooms};
@@ -118,6 +119,8 @@ pub struct Exchange {
     pub(crate) slots: Slots,
     /// Lanes that are held because of a fork: the second batch's digest, and the record that keeps it.
     pub(crate) held_lanes: BTreeMap<Lane, (Digest, RecordNumber)>,
+    /// Links and lanes that an operator holds.
+    pub(crate) paused: BTreeSet<Target>,
     pub(crate) dead_letters: VecDeque<DeadLetter>,
     pub(crate) deliveries: Deliveries,
     pub(crate) catch_up: CatchUp,
@@ -187,6 +190,7 @@ impl Exchange {
             parts: BTreeMap::new(),
             slots: Slots::default(),
             held_lanes: BTreeMap::new(),
+            paused: BTreeSet::new(),
             dead_letters: VecDeque::new(),
             deliveries: Deliveries::default(),
             catch_up: CatchUp::default(),
@@ -272,6 +276,14 @@ impl Exchange {
             kind::EFFECT => {
                 let effect: EffectRecord = record::from_body("effect record", body)?;
                 self.apply_effect(stored.number, body.len(), &effect, ctx.rooms)?;
+            }
+            kind::ORDER => {
+                let order: Order = record::from_body("order", body)?;
+                self.note_order(&order.act, ctx.now);
+            }
+            kind::REPLAYED => {
+                let replayed: Replayed = record::from_body("replayed dead letter", body)?;
+                self.note_replayed(stored.number, body.len(), &replayed, ctx.rooms)?;
             }
             kind::DEAD_LETTER => self.bury(record::from_body("dead letter", body)?),
             kind::CLEARED => {
@@ -534,7 +546,7 @@ impl Exchange {
     /// Sends what windows allow.
     pub(crate) fn poll_links(&mut self, ctx: &mut Context<'_>) {
         for (peer, link) in &mut self.links {
-            while let Some(ToSend { class, record, hop, bytes }) = link.next(&self.policy, ctx.now) {
+            while let Some(ToSend { class, record, hop, bytes }) = link.next(&self.policy, &self.paused, ctx.now) {
                 self.counters.batches_sent += 1;
                 self.counters.bytes_sent += bytes;
                 ctx.out.send(*peer, class, Payload::Batch { record, hop, bytes });

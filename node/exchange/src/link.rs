@@ -3,7 +3,7 @@
 //! Custody of a batch ends with the neighbour's *signed* receipt and with nothing else; an unsigned «durable» only moves
 //! the window. Whatever is in doubt after a reconnect is sent again: the other end tells duplicates by their digest.
 
-use crate::{HopOrder, Payload};
+use crate::{BatchState, HopOrder, Payload, Target};
 use jincai_crypto::BatchView;
 use jincai_policies::LinkPolicy;
 use jincai_types::{
@@ -128,6 +128,8 @@ pub(crate) struct Link {
     pub(crate) refused: bool,
     /// The peer has no room for batches.
     pub(crate) full: bool,
+    /// An operator holds the link: no batch is sent.
+    pub(crate) paused: bool,
     /// When the peer, which seems to have no room, was last asked whether that is still so.
     knocked: Millis,
     /// When slots are offered again, and how long after that.
@@ -203,6 +205,16 @@ impl Link {
         queued.chain(self.late.iter().map(|((lane, _), (held, _))| (lane, held)))
     }
 
+    /// How far a batch in custody has come.
+    pub(crate) fn state(&self, lane: &Lane, held: &Held) -> BatchState {
+        let Some(queue) = self.queues.get(lane) else { return BatchState::Waiting };
+        match held.end.key() {
+            end if end <= queue.confirmed => BatchState::Confirmed,
+            end if end <= queue.sent => BatchState::Sent,
+            _ => BatchState::Waiting,
+        }
+    }
+
     /// What a snapshot keeps of the link: custody, late custody, and lanes that ever had something for the neighbour.
     pub(crate) fn save(&self) -> SavedLink {
         SavedLink {
@@ -271,7 +283,28 @@ impl Link {
     }
 
     fn takes_batches(&self) -> bool {
-        self.up.is_some() && self.greeted && !self.refused && !self.full
+        self.up.is_some() && self.greeted && !self.refused && !self.full && !self.paused
+    }
+
+    /// A lane that was held goes on.
+    pub(crate) fn resume(&mut self, lane: &Lane) {
+        if self.holds(lane) {
+            self.ready[lane.class.index()].insert(*lane);
+        }
+    }
+
+    /// Sends a lane, or all, again from what is in custody first, and patiently anew. Returns how many lanes.
+    pub(crate) fn retry_now(&mut self, only: Option<Lane>, now: Millis) -> usize {
+        let lanes: Vec<Lane> = self.queues.iter().filter(|(_, q)| !q.held.is_empty()).map(|(lane, _)| *lane).collect();
+        let lanes: Vec<Lane> = lanes.into_iter().filter(|lane| only.is_none_or(|only| only == *lane)).collect();
+        for lane in &lanes {
+            self.rewind(lane, Key::default(), now);
+            if let Some(queue) = self.queues.get_mut(lane) {
+                queue.patience = 0;
+            }
+        }
+        self.late.iter_mut().filter(|((lane, _), _)| only.is_none_or(|o| o == *lane)).for_each(|(_, (_, at))| *at = 0);
+        lanes.len()
     }
 
     /// The peer says whether it has room. What it threw away while it had none is sent again.
@@ -285,7 +318,7 @@ impl Link {
     }
 
     /// The next batch to send, most urgent class first, lanes of a class in turn, within the class's window.
-    pub(crate) fn next(&mut self, policy: &LinkPolicy, now: Millis) -> Option<ToSend> {
+    pub(crate) fn next(&mut self, policy: &LinkPolicy, paused: &BTreeSet<Target>, now: Millis) -> Option<ToSend> {
         if !self.takes_batches() {
             return None;
         }
@@ -296,9 +329,11 @@ impl Link {
                 self.ready[at].range((after, std::ops::Bound::Unbounded)).next().or_else(|| self.ready[at].first());
             let Some(lane) = turn.copied() else { continue };
             let Some(queue) = self.queues.get_mut(&lane) else { continue };
-            let Some(held) = queue.unsent().copied() else {
+            let unsent = queue.unsent().filter(|_| !paused.contains(&Target::Lane(lane)));
+            let Some(held) = unsent.copied() else {
+                // It comes back with its next batch, or when it is released.
                 self.ready[at].remove(&lane);
-                return self.next(policy, now);
+                return self.next(policy, paused, now);
             };
             if self.in_flight[at] > 0 && self.in_flight[at] + held.bytes > policy.window(class) {
                 continue;

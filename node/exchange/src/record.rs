@@ -33,6 +33,10 @@ pub mod kind {
     pub const AGAIN: u16 = 12;
     /// Messages of a lane to us that nobody holds any more, as its origin has signed: [`super::Gone`].
     pub const GONE: u16 = 13;
+    /// What an operator decided: who, when, why, what.
+    pub const ORDER: u16 = 14;
+    /// A dead letter that was applied after all: [`super::Replayed`].
+    pub const REPLAYED: u16 = 15;
 }
 
 const LIMIT: usize = jincai_journal::RECORD_BYTES_MAX;
@@ -121,6 +125,29 @@ pub struct DeadLetter {
     /// Whether it came late, so that no cursor moves.
     #[n(6)]
     pub late: bool,
+}
+
+/// The effect of a message that had been refused and was applied later, out of its lane's order, by somebody's decision.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Replayed {
+    /// Who decided it, and why.
+    #[n(0)]
+    pub person: crate::Person,
+    /// When.
+    #[n(1)]
+    pub time: u64,
+    /// The message.
+    #[n(2)]
+    pub cause: Cause,
+    /// The room's prefix.
+    #[n(3)]
+    pub room: String,
+    /// The bulk parts that the message named in `requires`.
+    #[n(4)]
+    pub used: Vec<Digest>,
+    /// The room's own bytes.
+    #[n(5)]
+    pub effect: ByteVec,
 }
 
 /// This node was set back to an older state, and whether its neighbours have helped it to catch up since.

@@ -1,9 +1,11 @@
 //! What operators may see of the exchange: links, queues, lanes, dead letters.
 
+use crate::Error;
 use crate::exchange::Exchange;
-use crate::record::DeadLetter;
-use jincai_crypto::sha256;
-use jincai_types::{AuthorityId, Digest, Lane, LanePosition, Millis, RecordNumber, encode};
+use crate::record::{self, DeadLetter};
+use jincai_crypto::{BatchView, sha256};
+use jincai_journal::Stored;
+use jincai_types::{Attributes, AuthorityId, Digest, Lane, LanePosition, Millis, RecordNumber, Sequence, encode};
 
 /// One neighbour, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct LinkReport {
     pub up: bool,
     /// Whether it has said that it has no room for batches.
     pub full: bool,
+    /// Whether an operator holds the link.
+    pub paused: bool,
     /// The newest epoch in which it has spoken.
     pub epoch: jincai_types::Epoch,
     /// Batches in custody for it.
@@ -41,6 +45,8 @@ pub struct InboundReport {
     pub blocked: Option<String>,
     /// Whether the lane is held because of a fork.
     pub held: bool,
+    /// Whether an operator holds the lane.
+    pub paused: bool,
 }
 
 /// One lane that begins here, for people.
@@ -54,7 +60,81 @@ pub struct OutboundReport {
     pub delivered: Vec<(AuthorityId, LanePosition, u64)>,
 }
 
+/// How far a batch in custody has come on its link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchState {
+    /// Not sent yet, since the link came up or the lane was rewound.
+    Waiting,
+    /// Sent.
+    Sent,
+    /// The neighbour has said, unsigned, that it holds it durably.
+    Confirmed,
+}
+
+impl BatchState {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Sent => "sent",
+            Self::Confirmed => "confirmed",
+        }
+    }
+}
+
+/// A batch in custody, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedBatch {
+    /// Its lane.
+    pub lane: Lane,
+    /// Its first message's number.
+    pub first: Sequence,
+    /// Its end.
+    pub end: LanePosition,
+    /// Its length.
+    pub bytes: u64,
+    /// The record that holds it.
+    pub record: RecordNumber,
+    /// When its origin sealed it.
+    pub sealed_at: Millis,
+    /// How far it has come.
+    pub state: BatchState,
+    /// Its messages: number, and what every hop may read.
+    pub messages: Vec<(Sequence, Attributes)>,
+}
+
 impl Exchange {
+    /// The batches in custody for a neighbour, at most `limit`; `read` reads records.
+    pub fn queue(
+        &self,
+        peer: AuthorityId,
+        lane: Option<Lane>,
+        limit: usize,
+        read: &dyn Fn(RecordNumber) -> Result<Stored, jincai_journal::Error>,
+    ) -> Result<Vec<QueuedBatch>, Error> {
+        let link = self.links.get(&peer).ok_or(Error::NotANeighbour(peer))?;
+        let wanted = link.custody().filter(|(of, _)| lane.is_none_or(|lane| lane == **of)).take(limit);
+        let mut out = Vec::new();
+        for (lane, held) in wanted {
+            let stored = read(held.record)?;
+            let (_, start) = record::split_batch_record(&stored.payload)?;
+            let view = BatchView::parse(&stored.payload[start..])?.verified_before();
+            let messages = (0..view.items.len()).map(|index| Ok((view.sequence(index), view.attributes(index)?)));
+            out.push(QueuedBatch {
+                lane: *lane,
+                first: view.statement.first,
+                end: held.end,
+                bytes: held.bytes,
+                record: held.record,
+                sealed_at: view.statement.sealed_at,
+                state: link.state(lane, held),
+                messages: messages.collect::<Result<_, Error>>()?,
+            });
+        }
+        Ok(out)
+    }
+
     /// All neighbours.
     #[must_use]
     pub fn links(&self) -> Vec<LinkReport> {
@@ -65,6 +145,7 @@ impl Exchange {
                 peer: *peer,
                 up: link.up.is_some() && link.greeted,
                 full: link.full,
+                paused: link.paused,
                 epoch: link.epoch,
                 batches,
                 bytes,
@@ -131,6 +212,7 @@ impl Exchange {
             waiting: inbound.waiting.len(),
             blocked: inbound.blocked.as_ref().map(ToString::to_string),
             held: self.held_lanes.contains_key(lane),
+            paused: self.is_paused(lane),
         };
         self.inbound.iter().map(report).collect()
     }

@@ -9,7 +9,7 @@ use crate::exchange::{Exchange, Inbound};
 use crate::link::{Held, Key, Link, SavedLink};
 use crate::outbox::Outbox;
 use crate::record::{DeadLetter, Delivered, Gone, Restored};
-use crate::{Error, Setup};
+use crate::{Error, Setup, Target};
 use jincai_crypto::CardChain;
 use jincai_types::{
     AuthorityId, Digest, Epoch, Lane, LanePosition, Millis, Mutation, RecordNumber, decode, encode, mutated,
@@ -51,6 +51,8 @@ struct Saved {
     used_ids: Vec<Digest>,
     #[n(14)]
     gone: Vec<Gone>,
+    #[n(15)]
+    paused: Vec<Target>,
 }
 
 #[derive(Encode, Decode)]
@@ -101,6 +103,7 @@ impl Exchange {
             delivered: self.deliveries.receipts.values().cloned().collect(),
             used_ids: self.used_ids.iter().copied().collect(),
             gone: self.gone.clone(),
+            paused: self.paused.iter().copied().collect(),
         })
     }
 
@@ -136,6 +139,8 @@ impl Exchange {
         receipts.extend(saved.delivered.into_iter().map(|d| ((d.receipt.lane, d.issuer), d)));
         exchange.used_ids = saved.used_ids.into_iter().collect();
         exchange.gone = saved.gone;
+        exchange.paused = saved.paused.into_iter().collect();
+        exchange.pause_links();
         Ok(exchange)
     }
 

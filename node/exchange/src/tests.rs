@@ -1,5 +1,7 @@
 //! What a peer may make a node remember, whatever it says: every kind of it has a limit.
 
+mod operators;
+
 use crate::link::{ASKED, OWED_EXACTLY};
 use crate::restore::WANTED;
 use crate::{
@@ -57,6 +59,25 @@ fn authority(id: &str) -> AuthorityId {
     id.parse().expect("an id")
 }
 
+/// The keys of the ministry, a province and a county, each below the one before, and everybody's cards.
+fn enrolled(entropy: &mut SeededEntropy) -> (Directory, [KeyRing; 3]) {
+    let mut chain = CardChain::default();
+    let mut rings: Vec<KeyRing> = Vec::new();
+    let mut directory = None;
+    let mut superior = None;
+    for id in [AuthorityId::MINISTRY, authority(PROVINCE), authority(COUNTY)] {
+        let ring = KeyRing::generate(entropy).expect("seeded");
+        let keys = ring.public().expect("well-formed");
+        let card = Card { version: 1, authority: id, superior, serial: 1, keys, not_before: 0, not_after: NOW * 2 };
+        chain = chain.with(card.issue(rings.last().map_or(&ring.signing, |above| &above.signing)));
+        let directory = directory.get_or_insert_with(|| Directory::new(Directory::fingerprint(&card)));
+        directory.add(&chain, NOW).expect("a chain just made verifies");
+        rings.push(ring);
+        superior = Some(id);
+    }
+    (directory.expect("made above"), rings.try_into().unwrap_or_else(|_| unreachable!("three")))
+}
+
 /// A province between the ministry and a county, whose keys a bad neighbour has.
 struct Node {
     exchange: Exchange,
@@ -68,23 +89,8 @@ struct Node {
 impl Node {
     fn new(opening: Opening) -> Self {
         let mut entropy = SeededEntropy::new(7);
-        let mut chain = CardChain::default();
-        let mut rings: Vec<KeyRing> = Vec::new();
-        let mut directory = None;
-        let mut superior = None;
-        for id in [AuthorityId::MINISTRY, authority(PROVINCE), authority(COUNTY)] {
-            let ring = KeyRing::generate(&mut entropy).expect("seeded");
-            let keys = ring.public().expect("well-formed");
-            let card = Card { version: 1, authority: id, superior, serial: 1, keys, not_before: 0, not_after: NOW * 2 };
-            chain = chain.with(card.issue(rings.last().map_or(&ring.signing, |above| &above.signing)));
-            let directory = directory.get_or_insert_with(|| Directory::new(Directory::fingerprint(&card)));
-            directory.add(&chain, NOW).expect("a chain just made verifies");
-            rings.push(ring);
-            superior = Some(id);
-        }
-        let county = rings.pop().expect("three");
-        let (keys, entropy, policy) = (rings.pop().expect("two"), Box::new(entropy), LinkPolicy::default());
-        let directory = directory.expect("made above");
+        let (directory, [_, keys, county]) = enrolled(&mut entropy);
+        let (entropy, policy) = (Box::new(entropy), LinkPolicy::default());
         let setup = Setup { authority: authority(PROVINCE), keys, entropy, directory, policy };
         let (exchange, out) = crate::open(setup, opening, None, NOW, &Empty, &mut NoRooms).expect("opens");
         let mut node = Self { exchange, out, now: NOW, county };

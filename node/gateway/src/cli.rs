@@ -304,10 +304,106 @@ pub(crate) enum Format {
 pub(crate) enum Queue {
     /// What is in custody, per neighbour and lane.
     List(Node),
-    /// Messages refused here for their meaning.
-    Dead(Node),
+    /// The batches in custody for a neighbour, and their messages.
+    Show {
+        #[command(flatten)]
+        node: Node,
+        /// The neighbour.
+        peer: String,
+        /// Only this lane, such as «370502000>000000000/record».
+        #[arg(long)]
+        lane: Option<String>,
+        /// At most so many batches (up to 1,000).
+        #[arg(long, default_value_t = 100)]
+        limit: u64,
+    },
+    /// Send what is in custody for a neighbour again, now.
+    Retry {
+        #[command(flatten)]
+        node: Node,
+        /// The neighbour.
+        peer: String,
+        /// Only this lane.
+        #[arg(long)]
+        lane: Option<String>,
+    },
+    /// Hold a neighbour or a lane: nothing of it moves on from here until it is released.
+    Hold {
+        #[command(flatten)]
+        node: Node,
+        #[command(flatten)]
+        what: What,
+        #[command(flatten)]
+        person: Person,
+    },
+    /// Release a neighbour or a lane that is held, after a fork too.
+    Release {
+        #[command(flatten)]
+        node: Node,
+        #[command(flatten)]
+        what: What,
+        #[command(flatten)]
+        person: Person,
+    },
+    /// What operators hold here.
+    Holds(Node),
     /// Lanes that begin and end here.
     Lanes(Node),
+    /// Messages refused here for their meaning.
+    Dead(Node),
+    /// Apply a dead letter after all, now that its cause is mended.
+    Replay {
+        #[command(flatten)]
+        node: Node,
+        /// The lane (see «queue dead»).
+        lane: String,
+        /// The message's number.
+        number: u64,
+        #[command(flatten)]
+        person: Person,
+    },
+    /// Drop a dead letter, what a lane to here waits with, or messages of a lane that begins here.
+    #[command(group(clap::ArgGroup::new("which").required(true).args(["through", "dead", "waiting"])))]
+    Drop {
+        #[command(flatten)]
+        node: Node,
+        /// The lane.
+        lane: String,
+        /// At its origin: give up what its destination has not signed for, up to this message.
+        #[arg(long, value_name = "NUMBER")]
+        through: Option<u64>,
+        /// At its destination: drop this dead letter.
+        #[arg(long, value_name = "NUMBER")]
+        dead: Option<u64>,
+        /// At its destination: refuse the message that it waits with.
+        #[arg(long)]
+        waiting: bool,
+        #[command(flatten)]
+        person: Person,
+    },
+}
+
+/// A neighbour or a lane.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct What {
+    /// The neighbour.
+    #[arg(long)]
+    pub(crate) peer: Option<String>,
+    /// The lane, such as «370502000>000000000/record».
+    #[arg(long)]
+    pub(crate) lane: Option<String>,
+}
+
+/// Who decides, and why: both are recorded.
+#[derive(Args)]
+pub(crate) struct Person {
+    /// Your name.
+    #[arg(long, default_value = "operator")]
+    pub(crate) by: String,
+    /// Why.
+    #[arg(long)]
+    pub(crate) reason: String,
 }
 
 #[derive(Subcommand)]

@@ -2,15 +2,14 @@
 
 use crate::backup::{From, restore};
 use crate::cli::{
-    Bench, Cli, Collect, Command, ConfigCommand, Dict, Enrol, Envelope, Format, Journal, Node, Queue, Restore,
-    SpecCommand,
+    Bench, Cli, Collect, Command, ConfigCommand, Dict, Enrol, Envelope, Format, Journal, Node, Restore, SpecCommand,
 };
 use crate::client::Client;
 use crate::config::{self, Config};
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read};
 use crate::output::{complain, progress, progress_done, say, show, table};
-use crate::{bench, country, demo, run};
+use crate::{bench, country, demo, queue, run};
 use jincai_crypto::verify_evidence;
 use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Point, Quarantine};
 use jincai_simulation::{FaultSet, Options};
@@ -58,9 +57,7 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
             Collect::Reconcile(node) => reconcile(&node),
         },
         Command::Sql { node, query, format } => sql(&node, &query, if node.json { Format::Json } else { format }),
-        Command::Queue(Queue::List(node)) => get(&node, "/api/v1/links"),
-        Command::Queue(Queue::Dead(node)) => get(&node, "/api/v1/dead-letters"),
-        Command::Queue(Queue::Lanes(node)) => get(&node, "/api/v1/lanes"),
+        Command::Queue(command) => queue::execute(command),
         Command::Envelope(command) => envelope(command),
         Command::Journal(Journal::Verify(node)) => journal_verify(&node),
         Command::Journal(Journal::Repair { node, from }) => journal_repair(&node, &from),
@@ -89,11 +86,11 @@ fn logs(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn client(node: &Node) -> Result<Client, Error> {
+pub(crate) fn client(node: &Node) -> Result<Client, Error> {
     Client::of(&Config::load(&node.config)?)
 }
 
-fn get(node: &Node, path: &str) -> Result<(), Error> {
+pub(crate) fn get(node: &Node, path: &str) -> Result<(), Error> {
     show(&client(node)?.get(path)?, node.json);
     Ok(())
 }
@@ -241,7 +238,7 @@ fn difference(node: &Node, a: &str, b: &str, line: &str) -> Result<Value, Error>
 }
 
 /// Percent-encodes what is not unreserved in a URL (RFC 3986).
-fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     let one = |byte: u8| {
         let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         if plain { char::from(byte).to_string() } else { format!("%{byte:02X}") }

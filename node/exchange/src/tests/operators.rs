@@ -1,0 +1,310 @@
+//! What operators decide: it takes effect, survives a restart, is recorded with a name, and is done once.
+
+use super::{COUNTY, NOW, PROVINCE, authority, enrolled};
+use crate::record::{Cause, kind};
+use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal, RoomError};
+use crate::{
+    Context, Error, Exchange, Frame, HopOrder, LinkKind, Opening, Output, Person, Place, Rooms, Setup, Target,
+};
+use jincai_crypto::{BatchView, SealInput, SeededEntropy, seal};
+use jincai_journal::{Log, Record, Stored};
+use jincai_policies::LinkPolicy;
+use jincai_types::{
+    Attributes, AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber, Requirement,
+    encode,
+};
+
+/// A room that takes messages while it is open, and knows releases while they are `met`.
+#[derive(Default)]
+struct Desk {
+    open: bool,
+    met: bool,
+    applied: Vec<String>,
+}
+
+impl Rooms for Desk {
+    fn decide(&mut self, _: Millis, delivery: &Delivery<'_>, _: &dyn Parts) -> Option<(&'static str, Decision)> {
+        let effect = delivery.attributes.id.clone().into_bytes();
+        let decision = match self.open {
+            true => Decision::Apply { effect, messages: Vec::new() },
+            false => Decision::Refuse(Refusal { code: "JC-9999", reason: "the desk is closed".into() }),
+        };
+        Some(("desk", decision))
+    }
+
+    fn retake(&mut self, _: &Delivery<'_>, _: &dyn Parts) -> Option<(&'static str, Vec<u8>)> {
+        None
+    }
+
+    fn apply(&mut self, _: &Place, _: &str, effect: &[u8]) -> Result<(), RoomError> {
+        self.applied.push(String::from_utf8_lossy(effect).into_owned());
+        Ok(())
+    }
+
+    fn meets(&self, _: &Requirement) -> Option<bool> {
+        Some(self.met)
+    }
+}
+
+/// A journal in memory.
+#[derive(Default)]
+struct Book(Vec<Record>);
+
+impl Log for Book {
+    fn read(&self, number: RecordNumber) -> Result<Stored, jincai_journal::Error> {
+        let last = self.0.len() as u64;
+        let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+        let record = at.and_then(|at| self.0.get(at)).ok_or(jincai_journal::Error::NoRecord { number, last })?;
+        Ok(Stored { number, kind: record.kind, payload: record.payload.clone() })
+    }
+
+    fn replay(
+        &self,
+        from: RecordNumber,
+        each: &mut dyn FnMut(Stored) -> Result<(), jincai_journal::Error>,
+    ) -> Result<(), jincai_journal::Error> {
+        (from..=self.end()).try_for_each(|number| each(self.read(number)?))
+    }
+
+    fn end(&self) -> RecordNumber {
+        self.0.len() as u64
+    }
+}
+
+/// The province, with the ministry above it.
+struct Node {
+    exchange: Exchange,
+    out: Output,
+    book: Book,
+    desk: Desk,
+}
+
+fn open(book: &Book, desk: &mut Desk) -> (Exchange, Output) {
+    let mut entropy = SeededEntropy::new(7);
+    let (directory, [_, keys, _]) = enrolled(&mut entropy);
+    let (authority, policy) = (authority(PROVINCE), LinkPolicy::default());
+    let setup = Setup { authority, keys, entropy: Box::new(entropy), directory, policy };
+    let opening = if book.0.is_empty() { Opening::Unclean } else { Opening::Clean };
+    crate::open(setup, opening, None, NOW, book, desk).expect("opens")
+}
+
+impl Node {
+    fn new() -> Self {
+        let (book, mut desk) = (Book::default(), Desk::default());
+        let (exchange, out) = open(&book, &mut desk);
+        let mut node = Self { exchange, out, book, desk };
+        node.with(|_, _| ());
+        node
+    }
+
+    /// Acts, and appends what that stages; returns the frames that leave.
+    fn with<T>(&mut self, act: impl FnOnce(&mut Exchange, &mut Context<'_>) -> T) -> (T, usize) {
+        let mut ctx = Context { now: NOW, log: &self.book, rooms: &mut self.desk, out: &mut self.out };
+        let done = act(&mut self.exchange, &mut ctx);
+        let output = self.out.take();
+        self.book.0.extend(output.records);
+        self.out.note_durable(self.book.end());
+        let batches = output.sends.iter().filter(|send| matches!(send.what, crate::Payload::Batch { .. })).count();
+        (done, batches)
+    }
+
+    /// As after a restart: the same journal, and a room that knows nothing yet.
+    fn restart(&mut self) {
+        let (open_now, met) = (self.desk.open, self.desk.met);
+        self.desk = Desk { open: open_now, met, applied: Vec::new() };
+        (self.exchange, self.out) = open(&self.book, &mut self.desk);
+        self.with(|_, _| ());
+    }
+
+    fn send(&mut self, to: AuthorityId, id: &str, requires: Vec<Requirement>) -> usize {
+        let attributes = Attributes {
+            id: id.into(),
+            source: PROVINCE.into(),
+            kind: "desk".into(),
+            requires,
+            ..Attributes::default()
+        };
+        let (destination, class) = (Destination::Authority(to), Priority::Record);
+        let message = Outgoing { destination, class, attributes, payload: b"text".to_vec() };
+        let sent = self.with(|exchange, ctx| exchange.submit(message).and_then(|()| exchange.flush(ctx)));
+        sent.0.expect("is taken");
+        sent.1
+    }
+
+    fn link(&mut self) {
+        let ministry = AuthorityId::MINISTRY;
+        self.with(|exchange, ctx| exchange.link_up(ministry, LinkKind::Mailbox, ctx));
+    }
+}
+
+fn person() -> Person {
+    Person { by: "Li".into(), reason: "as the audit wants".into() }
+}
+
+fn lane(to: AuthorityId) -> Lane {
+    Lane { origin: authority(PROVINCE), destination: Destination::Authority(to), class: Priority::Record }
+}
+
+fn first_letter(node: &Node) -> Cause {
+    node.exchange.dead_letters().next().expect("a dead letter").cause
+}
+
+#[test]
+fn a_dead_letter_is_applied_once_when_its_cause_is_mended() {
+    let mut node = Node::new();
+    node.send(authority(PROVINCE), "m1", Vec::new());
+    let cause = first_letter(&node);
+    let refused = node.with(|exchange, ctx| exchange.replay_letter(cause, person(), ctx)).0;
+    assert!(matches!(refused, Err(Error::StillRefused { code: "JC-9999", .. })), "{refused:?}");
+    node.desk.open = true;
+    let nameless = Person { by: " ".into(), reason: "x".into() };
+    let refused = node.with(|exchange, ctx| exchange.replay_letter(cause, nameless, ctx)).0;
+    assert!(matches!(refused, Err(Error::NoReason)), "{refused:?}");
+    let cursors = node.exchange.cursors();
+    node.with(|exchange, ctx| exchange.replay_letter(cause, person(), ctx)).0.expect("is taken now");
+    assert_eq!((&node.desk.applied[..], node.exchange.dead_letters().count()), (&["m1".to_owned()][..], 0));
+    assert_eq!(node.exchange.cursors(), cursors, "it comes out of its order");
+    assert_eq!(node.book.0.last().map(|record| record.kind), Some(kind::REPLAYED));
+    let again = node.with(|exchange, ctx| exchange.replay_letter(cause, person(), ctx)).0;
+    assert!(matches!(again, Err(Error::NoLetter { .. })), "{again:?}");
+    node.restart();
+    assert_eq!((&node.desk.applied[..], node.exchange.dead_letters().count()), (&["m1".to_owned()][..], 0));
+    node.send(authority(PROVINCE), "m2", Vec::new());
+    assert_eq!(node.desk.applied, ["m1", "m2"]);
+}
+
+#[test]
+fn a_dropped_dead_letter_is_gone_after_a_restart_too() {
+    let mut node = Node::new();
+    node.send(authority(PROVINCE), "m1", Vec::new());
+    let cause = first_letter(&node);
+    node.with(|exchange, ctx| exchange.drop_letter(cause, person(), ctx)).0.expect("dropped");
+    assert_eq!(node.exchange.dead_letters().count(), 0);
+    node.restart();
+    assert_eq!(node.exchange.dead_letters().count(), 0);
+}
+
+#[test]
+fn what_a_lane_waits_with_is_refused_by_name_and_the_lane_goes_on() {
+    let mut node = Node::new();
+    node.desk.open = true;
+    let here = lane(authority(PROVINCE));
+    let nothing = node.with(|exchange, ctx| exchange.refuse_waiting(here, person(), ctx)).0;
+    assert!(matches!(nothing, Err(Error::NothingWaits { .. })), "{nothing:?}");
+    node.send(authority(PROVINCE), "m1", vec![Requirement::Release { line: "national".into(), number: 9 }]);
+    node.send(authority(PROVINCE), "m2", Vec::new());
+    assert!(node.desk.applied.is_empty(), "both wait");
+    node.with(|exchange, ctx| exchange.refuse_waiting(here, person(), ctx)).0.expect("refused");
+    assert_eq!(node.desk.applied, ["m2"]);
+    node.restart();
+    assert_eq!(node.desk.applied, ["m2"]);
+    let letter = node.exchange.dead_letters().next().expect("a dead letter").clone();
+    assert_eq!((letter.id.as_str(), letter.code.as_str()), ("m1", "JC-1223"));
+    assert!(letter.reason.contains("Li") && letter.reason.contains("as the audit wants"), "{}", letter.reason);
+}
+
+#[test]
+fn a_held_link_sends_nothing_until_it_is_released() {
+    let (ministry, mut node) = (AuthorityId::MINISTRY, Node::new());
+    node.link();
+    assert_eq!(node.send(ministry, "m1", Vec::new()), 1);
+    let unknown = Target::Link(authority("990000000"));
+    let refused = node.with(|exchange, ctx| exchange.hold(unknown, person(), ctx)).0;
+    assert!(matches!(refused, Err(Error::NotANeighbour(_))), "{refused:?}");
+    for target in [Target::Link(ministry), Target::Lane(lane(ministry))] {
+        node.with(|exchange, ctx| exchange.hold(target, person(), ctx)).0.expect("held");
+        assert_eq!(node.send(ministry, &format!("held by {target}"), Vec::new()), 0);
+        node.restart();
+        node.link();
+        assert_eq!(node.with(|exchange, ctx| exchange.tick(ctx)).1, 0, "{target} is held after a restart too");
+        let (released, batches) = node.with(|exchange, ctx| exchange.release(target, person(), ctx));
+        released.expect("released");
+        assert!(batches > 0, "what waited goes at once");
+        let again = node.with(|exchange, ctx| exchange.release(target, person(), ctx)).0;
+        assert!(matches!(again, Err(Error::NotHeld { .. })), "{again:?}");
+    }
+}
+
+#[test]
+fn a_held_lane_is_not_applied_until_it_is_released() {
+    let mut node = Node::new();
+    node.desk.open = true;
+    let target = Target::Lane(lane(authority(PROVINCE)));
+    node.with(|exchange, ctx| exchange.hold(target, person(), ctx)).0.expect("held");
+    node.send(authority(PROVINCE), "m1", Vec::new());
+    node.restart();
+    assert!(node.desk.applied.is_empty());
+    node.with(|exchange, ctx| exchange.release(target, person(), ctx)).0.expect("released");
+    assert_eq!(node.desk.applied, ["m1"]);
+}
+
+#[test]
+fn messages_that_are_given_up_leave_custody_and_the_lane_goes_on() {
+    let (ministry, mut node) = (AuthorityId::MINISTRY, Node::new());
+    let up = lane(ministry);
+    let own = node.with(|exchange, ctx| exchange.give_up(lane(authority(PROVINCE)), 9, person(), ctx)).0;
+    assert!(matches!(own, Err(Error::NotOurs { .. })), "{own:?}");
+    for id in ["m1", "m2", "m3"] {
+        node.send(ministry, id, Vec::new());
+    }
+    let given_up = node.with(|exchange, ctx| exchange.give_up(up, 2, person(), ctx)).0.expect("given up");
+    assert_eq!(given_up.map(|(from, to)| (from.sequence, to.sequence)), Some((0, 2)));
+    let held = |node: &Node| {
+        let queue = node.exchange.queue(ministry, None, 10, &|record| node.book.read(record)).expect("a neighbour");
+        queue.into_iter().map(|batch| batch.messages[0].1.id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(held(&node), ["m3"]);
+    node.restart();
+    assert_eq!(held(&node), ["m3"]);
+    assert_eq!(node.exchange.gone_after(&up, (Default::default(), 0)).map(|to| to.sequence), Some(2));
+    let again = node.with(|exchange, ctx| exchange.give_up(up, 2, person(), ctx)).0.expect("nothing is left");
+    assert_eq!(again, None);
+}
+
+/// The county's batch of one message behind `previous`, as a frame.
+fn batch(previous: LanePosition, id: &str) -> (Frame, LanePosition) {
+    let mut entropy = SeededEntropy::new(7);
+    let (directory, [.., county]) = enrolled(&mut entropy);
+    let to = authority(PROVINCE);
+    let lane = Lane { origin: authority(COUNTY), destination: Destination::Authority(to), class: Priority::Record };
+    let attributes = Attributes { id: id.into(), source: COUNTY.into(), kind: "desk".into(), ..Attributes::default() };
+    let card = directory.card(to).expect("enrolled");
+    let recipients = [jincai_crypto::Recipient { authority: to, key: card.encryption() }];
+    let input = SealInput {
+        lane,
+        epoch: Epoch { number: NOW, salt: 5 },
+        first: previous.sequence + 1,
+        previous,
+        messages: &[(encode(&attributes), b"text".to_vec())],
+        recipients: &recipients,
+        now: NOW,
+    };
+    let (bytes, end) = seal(&input, &county, &mut entropy).expect("sealed");
+    let hop = HopOrder { floor: previous, after: previous };
+    assert!(BatchView::parse(&bytes).is_ok());
+    (Frame::Batch { hop, bytes: bytes.into() }, end)
+}
+
+#[test]
+fn a_forked_lane_goes_on_with_its_first_branch_when_it_is_released() {
+    let mut node = Node::new();
+    node.desk.open = true;
+    let county = authority(COUNTY);
+    let hear =
+        |node: &mut Node, frame: &Frame| node.with(|exchange, ctx| exchange.frame(county, &frame.to_bytes(), ctx)).0;
+    let (first, end) = batch(LanePosition::START, "m1");
+    let (other, _) = batch(LanePosition::START, "forged");
+    let (next, _) = batch(end, "m2");
+    hear(&mut node, &first).expect("is taken");
+    assert!(matches!(hear(&mut node, &other), Err(Error::Fork { .. })));
+    assert!(matches!(hear(&mut node, &next), Err(Error::Fork { .. })), "the lane is held");
+    node.restart();
+    assert!(matches!(hear(&mut node, &next), Err(Error::Fork { .. })), "after a restart too");
+    let lane =
+        Lane { origin: county, destination: Destination::Authority(authority(PROVINCE)), class: Priority::Record };
+    node.with(|exchange, ctx| exchange.release(Target::Lane(lane), person(), ctx)).0.expect("released");
+    node.restart();
+    hear(&mut node, &next).expect("the branch that came first goes on");
+    assert_eq!(node.desk.applied, ["m1", "m2"]);
+    assert!(matches!(hear(&mut node, &other), Err(Error::Fork { .. })), "the other one is a fork as before");
+}
