@@ -21,6 +21,11 @@ pub struct LinkPolicy {
     /// An origin keeps its copy of a batch for this long after its destination has signed for it, so that a destination
     /// which was restored from a backup can be filled again: at least as old as the oldest backup in use; milliseconds.
     pub retain_after_receipt_ms: Millis,
+    /// For how long a node remembers when a batch passed it and who signed for it, for people who trace a message;
+    /// milliseconds. Nothing else depends on it.
+    pub provenance_ms: Millis,
+    /// Of how many batches at most; some 250 bytes of memory each.
+    pub provenance_batches: usize,
 }
 
 impl Default for LinkPolicy {
@@ -30,6 +35,8 @@ impl Default for LinkPolicy {
             retry_ms: 3_000,
             receipt_ms: 1_000,
             retain_after_receipt_ms: 35 * DAY,
+            provenance_ms: 7 * DAY,
+            provenance_batches: 20_000,
         }
     }
 }
@@ -51,6 +58,12 @@ impl LinkPolicy {
             () if !(10..=60_000).contains(&self.receipt_ms) => Some("receipt_ms: must lie between 10 and 60000"),
             () if !(60_000..=400 * DAY).contains(&self.retain_after_receipt_ms) => {
                 Some("retain_after_receipt_ms: must lie between 60000 (a minute) and 34560000000 (400 days)")
+            }
+            () if !(60_000..=400 * DAY).contains(&self.provenance_ms) => {
+                Some("provenance_ms: must lie between 60000 (a minute) and 34560000000 (400 days)")
+            }
+            () if !(100..=10_000_000).contains(&self.provenance_batches) => {
+                Some("provenance_batches: must lie between 100 and 10000000")
             }
             () => None,
         }

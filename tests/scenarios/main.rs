@@ -9,6 +9,7 @@ mod node;
 mod process;
 mod queue;
 mod restore;
+mod trace;
 
 use node::{Node, Pair, jincai, wait_for};
 use serde_json::json;

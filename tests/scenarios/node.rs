@@ -376,12 +376,55 @@ impl Pair {
         let ministry = Node::prepare(directory.path(), "ministry", "000000000", ministry);
         let data = data.map_or_else(|| directory.path().join("province"), Path::to_owned);
         let province = Node::prepare_in(directory.path(), "province", &data, "370000000", province);
-        let (request, bundle) = (data.join("enrolment.request"), directory.path().join("bundle"));
-        let (request, bundle) = (request.to_str().expect("a path"), bundle.to_str().expect("a path"));
-        let sign = ministry.command(&["enrol", "sign", "--request", request, "--out", bundle]);
-        assert!(sign.status.success(), "{}", String::from_utf8_lossy(&sign.stderr));
-        let accept = province.command(&["enrol", "accept", bundle]);
-        assert!(accept.status.success(), "{}", String::from_utf8_lossy(&accept.stderr));
+        enrol(&ministry, &province, &data, directory.path());
         Self { ministry, province, _directory: directory }
     }
+}
+
+/// A ministry, a province below it and a county below that, linked and enrolled, running.
+pub(crate) struct Chain {
+    pub(crate) ministry: Node,
+    pub(crate) province: Node,
+    pub(crate) county: Node,
+    _directory: TempDir,
+}
+
+impl Chain {
+    /// Over QUIC; everybody knows everybody's card.
+    pub(crate) fn over_quic() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let port = || UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
+        let ports = [port(), port(), port()];
+        let link = |peer: &str, port: Option<u16>| {
+            let address = port.map(|port| format!("address = \"127.0.0.1:{port}\"\n")).unwrap_or_default();
+            format!("[[link]]\npeer = \"{peer}\"\ntransport = \"quic\"\n{address}")
+        };
+        let quic = |at: usize| format!("[quic]\nlisten = \"127.0.0.1:{}\"\n", ports[at]);
+        let ids = ["000000000", "370000000", "370502000"];
+        let names = ["ministry", "province", "county"];
+        let links =
+            [link(ids[1], None), link(ids[0], Some(ports[0])) + &link(ids[2], None), link(ids[1], Some(ports[1]))];
+        let prepare = |at: usize| Node::prepare(directory.path(), names[at], ids[at], &(quic(at) + &links[at]));
+        let mut nodes = [prepare(0), prepare(1), prepare(2)];
+        for at in [1, 2] {
+            enrol(&nodes[at - 1], &nodes[at], &directory.path().join(names[at]), directory.path());
+        }
+        nodes.iter_mut().for_each(Node::start);
+        let [ministry, province, county] = nodes;
+        wait_for("the cards", || {
+            let known = |node: &Node| node.get("/api/v1/status")["authorities"].as_array().map(Vec::len);
+            [&ministry, &province].into_iter().all(|node| known(node) == Some(3)).then_some(())
+        });
+        Self { ministry, province, county, _directory: directory }
+    }
+}
+
+/// The superior signs the inferior's request.
+fn enrol(superior: &Node, inferior: &Node, data: &Path, directory: &Path) {
+    let (request, bundle) = (data.join("enrolment.request"), directory.join("bundle"));
+    let (request, bundle) = (request.to_str().expect("a path"), bundle.to_str().expect("a path"));
+    let sign = superior.command(&["enrol", "sign", "--request", request, "--out", bundle]);
+    assert!(sign.status.success(), "{}", String::from_utf8_lossy(&sign.stderr));
+    let accept = inferior.command(&["enrol", "accept", bundle]);
+    assert!(accept.status.success(), "{}", String::from_utf8_lossy(&accept.stderr));
 }

@@ -12,6 +12,7 @@ mod problem;
 mod queue;
 mod status;
 mod storage;
+mod trace;
 
 pub use node::{Call, Node, WriteBackup};
 pub use problem::Problem;
@@ -54,6 +55,7 @@ pub fn router(node: Node) -> Router {
         .route("/dead-letters", get(exchange::dead_letters))
         .route("/dead-letters/replay", post(queue::replay))
         .route("/dead-letters/drop", post(queue::drop_letter))
+        .route("/traces", get(trace::show).post(trace::begin))
         .route("/evidence", get(exchange::evidence))
         .layer(middleware::from_fn_with_state(node.clone(), authenticate));
     Router::new()

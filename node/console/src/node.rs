@@ -2,7 +2,7 @@
 
 use crate::Problem;
 use jincai_core::Core;
-use jincai_journal::Log;
+use jincai_journal::{Log, Reader};
 use jincai_tables::Tables;
 use jincai_types::{Digest, Millis};
 use std::io::Write;
@@ -30,6 +30,7 @@ pub struct Call {
 pub struct Node {
     calls: mpsc::Sender<Call>,
     tables: Arc<Tables>,
+    log: Reader,
     token: Digest,
     backup: Arc<WriteBackup>,
     /// Milliseconds since 1970 of the core's last tick.
@@ -42,13 +43,13 @@ impl Node {
     #[must_use]
     pub fn new(
         calls: mpsc::Sender<Call>,
-        tables: Arc<Tables>,
+        (tables, log): (Arc<Tables>, Reader),
         token: Digest,
         backup: WriteBackup,
         progress: Arc<AtomicU64>,
         clock: fn() -> Millis,
     ) -> Self {
-        Self { calls, tables, token, backup: Arc::new(backup), progress, clock }
+        Self { calls, tables, log, token, backup: Arc::new(backup), progress, clock }
     }
 
     /// Runs something on the core thread. The answer comes when all that was staged by then is durable.
@@ -70,6 +71,11 @@ impl Node {
     #[must_use]
     pub fn tables(&self) -> &Arc<Tables> {
         &self.tables
+    }
+
+    /// The journal, for reading beside the core's thread.
+    pub(crate) fn log(&self) -> &Reader {
+        &self.log
     }
 
     pub(crate) fn backup(&self) -> Arc<WriteBackup> {

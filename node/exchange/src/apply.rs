@@ -5,6 +5,7 @@ use crate::exchange::Exchange;
 use crate::output::{Context, Output};
 use crate::record::{self, Cause, DeadLetter, kind};
 use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal};
+use crate::trace::TRACE;
 use crate::{Error, Rooms};
 use jincai_crypto::{BatchView, KeyRing, sha256};
 use jincai_journal::Log;
@@ -154,6 +155,9 @@ impl Exchange {
         if attributes.kind == BULK_PART {
             return self.take_part(cause, attributes, payload, place, ctx).map(|()| true);
         }
+        if attributes.kind.starts_with(TRACE) && cause.lane.origin != self.me {
+            return self.take_trace_message(cause, attributes, payload, place.0, ctx).map(|()| true);
+        }
         let delivery = Delivery { lane: cause.lane, epoch: cause.epoch, sequence: cause.sequence, attributes, payload };
         if cause.lane.origin == self.me && cause.lane.destination != Destination::Authority(self.me) {
             return self.retake(cause, &delivery, ctx).map(|()| true);
@@ -175,6 +179,24 @@ impl Exchange {
             self.submit_or_tell(message, ctx);
         }
         Ok(true)
+    }
+
+    fn take_trace_message(
+        &mut self,
+        cause: Cause,
+        attributes: &Attributes,
+        payload: &[u8],
+        record: RecordNumber,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        match self.take_trace(cause.lane.origin, attributes, payload, ctx.now) {
+            Ok((effect, messages)) => {
+                self.stage_effect(Some(cause), TRACE, Vec::new(), effect, ctx)?;
+                messages.into_iter().for_each(|message| self.submit_or_tell(message, ctx));
+                Ok(())
+            }
+            Err(refusal) => self.refuse((cause, record), attributes, refusal, ctx),
+        }
     }
 
     /// The decision of the room that takes a message.

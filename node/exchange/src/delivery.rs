@@ -240,6 +240,7 @@ impl Exchange {
             return;
         }
         self.deliveries.tidied = now;
+        self.provenance.tidy(&self.policy, now);
         self.deliveries.age += passed.min(TIDY_LATEST);
         let now = self.deliveries.age;
         let retain = self.policy.retain_after_receipt_ms;

@@ -10,9 +10,11 @@ use crate::link::{Held, Key, Link, LinkKind, ToSend};
 use crate::operator::{Order, Target};
 use crate::outbox::Outbox;
 use crate::output::{Context, Notice, Output, Payload};
+use crate::provenance::Provenance;
 use crate::record::{self, Cause, Cleared, DeadLetter, EffectRecord, Gone, Replayed, Restored, kind};
 use crate::restore::{CatchUp, Wanted, id_digest};
 use crate::slots::Slots;
+use crate::trace::Traces;
 use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Rooms};
 use jincai_crypto::{BatchView, CardChain, Directory, Entropy, KeyRing};
 use jincai_journal::{Log, Stored};
@@ -133,6 +135,10 @@ pub struct Exchange {
     pub(crate) said_epochs: BTreeMap<AuthorityId, Epoch>,
     /// Messages to us that were lost for good.
     pub(crate) gone: Vec<Gone>,
+    pub(crate) provenance: Provenance,
+    /// Searches for messages, and how many there were in this run.
+    pub(crate) traces: Traces,
+    pub(crate) traced: u64,
     /// The number of the last slot issued that no record numbers.
     pub(crate) said_number: u64,
     /// Somebody else knows the epoch that we are in.
@@ -199,6 +205,9 @@ impl Exchange {
             restored_peers: BTreeMap::new(),
             said_epochs: BTreeMap::new(),
             gone: Vec::new(),
+            provenance: Provenance::default(),
+            traces: Traces::new(),
+            traced: 0,
             said_number: 0,
             accepted: false,
             twin: false,
@@ -257,6 +266,8 @@ impl Exchange {
                     }
                 };
                 let held = Held::new(stored.number, &view, body.len() - start, after);
+                let time = record::batch_time(body);
+                self.provenance.took(lane, &held, from, time, self.policy.provenance_batches);
                 if from.is_none() && !mutated(Mutation::ReuseSequences) {
                     self.outbox.restore(lane, held.previous, held.end);
                 } else if from.is_some() {
@@ -288,6 +299,7 @@ impl Exchange {
             kind::DEAD_LETTER => self.bury(record::from_body("dead letter", body)?),
             kind::CLEARED => {
                 let cleared: Cleared = record::from_body("cleared custody", body)?;
+                self.provenance.handed(&cleared);
                 if let Some(link) = self.links.get_mut(&cleared.neighbour) {
                     for (lane, position) in &cleared.lanes {
                         link.discard(lane, *position);
@@ -406,11 +418,12 @@ impl Exchange {
         let parties = (self.me, &self.directory);
         let sealed = self.outbox.seal(parties, self.epoch, &self.keys, self.entropy.as_mut(), ctx.now)?;
         for batch in sealed {
-            let record = ctx.out.record(kind::BATCH, record::batch_record(None, &batch.bytes));
+            let record = ctx.out.record(kind::BATCH, record::batch_record(None, ctx.now, &batch.bytes));
             let (previous, bytes) = (batch.previous, batch.bytes.len() as u64);
             let after = self.newest_on_shelf(&batch.lane).unwrap_or(previous);
             let held = Held { record, previous, end: batch.end, bytes, after };
             self.counters.batches_sealed += 1;
+            self.provenance.took(batch.lane, &held, None, ctx.now, self.policy.provenance_batches);
             self.take(batch.lane, held, None, ctx.now);
             self.deliveries.watch(batch.lane, self.policy.retry_ms * 10, ctx.now);
             if batch.lane.destination == Destination::Authority(self.me) {
@@ -613,6 +626,8 @@ impl Exchange {
     ) -> Result<(), Error> {
         if record.room == crate::apply::BULK {
             self.apply_part(&record.effect)?;
+        } else if record.room == crate::trace::TRACE {
+            self.note_trace(&record.effect)?;
         } else {
             // The effect is the record's last field, so it ends where the record ends.
             let offset = length - record.effect.len();

@@ -17,6 +17,7 @@ mod link;
 mod operator;
 mod outbox;
 mod output;
+mod provenance;
 mod receive;
 pub mod record;
 mod report;
@@ -26,6 +27,7 @@ mod slots;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod wake;
 
 pub use apply::{BULK_PART, REFUSAL, RefusalNote};
@@ -37,3 +39,4 @@ pub use operator::{Person, Target};
 pub use output::{Context, Notice, Output, Payload, Send};
 pub use report::{BatchState, InboundReport, LinkReport, OutboundReport, QueuedBatch};
 pub use room::{Decision, Delivery, Outgoing, Parts, Place, Refusal, Room, RoomError, Rooms};
+pub use trace::{Answer, Ask, HandedOn, HopReport, MessageState, Trace, find_messages};

@@ -235,6 +235,13 @@ impl Link {
         link
     }
 
+    /// The batch with a message that is in custody for this neighbour.
+    pub(crate) fn holding(&self, lane: &Lane, of: Key) -> Option<&Held> {
+        let (end, held) = self.queues.get(lane)?.held.range(of..).next()?;
+        let first = if held.previous.epoch == end.0 { held.previous.sequence + 1 } else { 1 };
+        (end.0 == of.0 && first <= of.1).then_some(held)
+    }
+
     /// Whether anything of the lane is in custody for this neighbour.
     pub(crate) fn holds(&self, lane: &Lane) -> bool {
         self.queues.get(lane).is_some_and(|q| !q.held.is_empty())

@@ -70,9 +70,11 @@ impl Person {
 
 /// What was decided.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) enum Act {
+pub enum Act {
+    /// A link or lane is held.
     #[n(0)]
     Hold(#[n(0)] Target),
+    /// It is released.
     #[n(1)]
     Release(#[n(0)] Target),
     /// A dead letter is dropped.
@@ -88,13 +90,16 @@ pub(crate) enum Act {
 
 /// An operator's decision, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct Order {
+pub struct Order {
     #[n(0)]
-    pub(crate) person: Person,
+    /// Who, and why.
+    pub person: Person,
     #[n(1)]
-    pub(crate) time: Millis,
+    /// When.
+    pub time: Millis,
     #[n(2)]
-    pub(crate) act: Act,
+    /// What.
+    pub act: Act,
 }
 
 impl Exchange {

@@ -189,11 +189,12 @@ impl Exchange {
         ctx: &mut Context<'_>,
     ) -> Result<(), Error> {
         let lane = view.statement.lane;
-        let record = ctx.out.record(kind::BATCH, record::batch_record(Some(peer), bytes));
+        let record = ctx.out.record(kind::BATCH, record::batch_record(Some(peer), ctx.now, bytes));
         let chain = self.chains.entry(lane).or_default();
         let held = Held::new(record, view, bytes.len(), chain.position());
         chain.advance(&view.statement, view.digest);
         let end = held.end;
+        self.provenance.took(lane, &held, Some(peer), ctx.now, self.policy.provenance_batches);
         self.take(lane, held, Some(peer), ctx.now);
         self.owe(peer, lane, end, ctx);
         self.apply_lane(lane, ctx)?;
@@ -272,7 +273,8 @@ impl Exchange {
             self.satisfied(peer, lane, *position);
         }
         if !cleared.is_empty() {
-            let record = Cleared { neighbour: peer, lanes: cleared };
+            let record = Cleared { neighbour: peer, lanes: cleared, time: ctx.now, signed: signed.to_vec().into() };
+            self.provenance.handed(&record);
             ctx.out.record(kind::CLEARED, record::to_body(&record));
         }
         Ok(())

@@ -1,7 +1,10 @@
 //! The journal records of the exchange: kinds and bodies. Kinds 1–99 belong to it; numbers are never reused.
 
 use crate::Receipt;
-use jincai_types::{AuthorityId, Digest, Epoch, Error, Lane, LanePosition, RecordNumber, Sequence, decode, encode};
+pub use crate::operator::{Act, Order};
+use jincai_types::{
+    AuthorityId, Digest, Epoch, Error, Lane, LanePosition, Millis, RecordNumber, Sequence, decode, encode,
+};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
@@ -41,16 +44,18 @@ pub mod kind {
 
 const LIMIT: usize = jincai_journal::RECORD_BYTES_MAX;
 
-/// A batch record: one byte 0 (ours) or 1 and the nine digits of the neighbour it came from, then the batch's bytes.
+/// Bytes before the neighbour in a batch record.
+const TIMED: usize = 9;
+
+/// A batch record: one byte 0 (ours) or 1, when it was taken (milliseconds since 1970, 8 bytes big-endian), after a 1 the nine
+/// digits of the neighbour it came from, then the batch's bytes.
 #[must_use]
-pub fn batch_record(from: Option<AuthorityId>, batch: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(10 + batch.len());
-    match from {
-        None => out.push(0),
-        Some(neighbour) => {
-            out.push(1);
-            out.extend_from_slice(neighbour.as_str().as_bytes());
-        }
+pub fn batch_record(from: Option<AuthorityId>, time: Millis, batch: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(TIMED + 9 + batch.len());
+    out.push(u8::from(from.is_some()));
+    out.extend_from_slice(&time.to_be_bytes());
+    if let Some(neighbour) = from {
+        out.extend_from_slice(neighbour.as_str().as_bytes());
     }
     out.extend_from_slice(batch);
     out
@@ -60,14 +65,20 @@ pub fn batch_record(from: Option<AuthorityId>, batch: &[u8]) -> Vec<u8> {
 pub fn split_batch_record(payload: &[u8]) -> Result<(Option<AuthorityId>, usize), Error> {
     let wrong = || Error::Cbor { what: "batch record", reason: "it does not begin as one".into() };
     match payload.first() {
-        Some(0) => Ok((None, 1)),
+        Some(0) if payload.len() >= TIMED => Ok((None, TIMED)),
         Some(1) => {
-            let digits = payload.get(1..10).ok_or_else(wrong)?;
+            let digits = payload.get(TIMED..TIMED + 9).ok_or_else(wrong)?;
             let text = std::str::from_utf8(digits).map_err(|_| wrong())?;
-            Ok((Some(text.parse()?), 10))
+            Ok((Some(text.parse()?), TIMED + 9))
         }
         _ => Err(wrong()),
     }
+}
+
+/// When the batch of a record was taken; 0 if the record is none.
+#[must_use]
+pub fn batch_time(payload: &[u8]) -> Millis {
+    payload.get(1..TIMED).and_then(|bytes| bytes.try_into().ok()).map_or(0, Millis::from_be_bytes)
 }
 
 /// Which message brought something about: with its effect in one record, so that it is applied exactly once.
@@ -198,6 +209,12 @@ pub struct Cleared {
     /// Up to where, per lane.
     #[n(1)]
     pub lanes: Vec<(Lane, LanePosition)>,
+    /// When.
+    #[n(2)]
+    pub time: Millis,
+    /// The list of receipts that says so (COSE_Sign1).
+    #[n(3)]
+    pub signed: ByteVec,
 }
 
 /// Encodes a record body.

@@ -306,7 +306,7 @@ impl Exchange {
             self.counters.duplicates_dropped += 1;
             return Ok(());
         }
-        let record = ctx.out.record(kind::TAKEN_BACK, record::batch_record(Some(peer), bytes));
+        let record = ctx.out.record(kind::TAKEN_BACK, record::batch_record(Some(peer), ctx.now, bytes));
         let held = Held::new(record, view, bytes.len(), view.statement.previous);
         self.note_taken_back(view, held, ctx.now)?;
         self.counters.taken_back += view.items.len() as u64;
@@ -384,7 +384,7 @@ impl Exchange {
             return Ok(());
         }
         self.counters.batches_late += 1;
-        let record = ctx.out.record(kind::LATE, record::batch_record(Some(peer), bytes));
+        let record = ctx.out.record(kind::LATE, record::batch_record(Some(peer), ctx.now, bytes));
         let held = Held::new(record, view, bytes.len(), view.statement.previous);
         self.note_late(lane, held, Some(peer));
         if !self.directory.tree().is_member(lane.destination, self.me) {
@@ -521,7 +521,7 @@ impl Exchange {
             let link = self.links.entry(peer).or_default();
             // What came before it here may be lost for good: then what comes before it upstream counts.
             if !link.comes_after(&lane, &end, after) {
-                let record = ctx.out.record(kind::AGAIN, record::batch_record(Some(peer), bytes));
+                let record = ctx.out.record(kind::AGAIN, record::batch_record(Some(peer), ctx.now, bytes));
                 link.hold(lane, Held::new(record, view, bytes.len(), after), ctx.now);
             }
         }

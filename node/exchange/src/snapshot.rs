@@ -8,6 +8,7 @@ use crate::delivery::Deliveries;
 use crate::exchange::{Exchange, Inbound};
 use crate::link::{Held, Key, Link, SavedLink};
 use crate::outbox::Outbox;
+use crate::provenance::{Provenance, SavedProvenance};
 use crate::record::{DeadLetter, Delivered, Gone, Restored};
 use crate::{Error, Setup, Target};
 use jincai_crypto::CardChain;
@@ -53,6 +54,8 @@ struct Saved {
     gone: Vec<Gone>,
     #[n(15)]
     paused: Vec<Target>,
+    #[n(16)]
+    provenance: SavedProvenance,
 }
 
 #[derive(Encode, Decode)]
@@ -104,6 +107,7 @@ impl Exchange {
             used_ids: self.used_ids.iter().copied().collect(),
             gone: self.gone.clone(),
             paused: self.paused.iter().copied().collect(),
+            provenance: self.provenance.save(),
         })
     }
 
@@ -141,6 +145,7 @@ impl Exchange {
         exchange.gone = saved.gone;
         exchange.paused = saved.paused.into_iter().collect();
         exchange.pause_links();
+        exchange.provenance = Provenance::load(saved.provenance);
         Ok(exchange)
     }
 

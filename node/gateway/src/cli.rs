@@ -73,6 +73,8 @@ pub(crate) enum Command {
     /// Neighbours and what is in custody for them.
     #[command(subcommand)]
     Queue(Queue),
+    /// Where a message is and what became of it, at every node on its way.
+    Trace(TraceArgs),
     /// Exported messages.
     #[command(subcommand)]
     Envelope(Envelope),
@@ -298,6 +300,21 @@ pub(crate) enum Format {
     Csv,
     /// JSON.
     Json,
+}
+
+/// Which message to look for.
+#[derive(Args)]
+pub(crate) struct TraceArgs {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// The message's id.
+    pub(crate) id: String,
+    /// Which member of a group, if it went to one.
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    /// How long to wait for the answers of other nodes.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
 }
 
 #[derive(Subcommand)]

@@ -9,7 +9,7 @@ use crate::config::{self, Config};
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read};
 use crate::output::{complain, progress, progress_done, say, show, table};
-use crate::{bench, country, demo, queue, run};
+use crate::{bench, country, demo, queue, run, trace};
 use jincai_crypto::verify_evidence;
 use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Point, Quarantine};
 use jincai_simulation::{FaultSet, Options};
@@ -58,6 +58,7 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         },
         Command::Sql { node, query, format } => sql(&node, &query, if node.json { Format::Json } else { format }),
         Command::Queue(command) => queue::execute(command),
+        Command::Trace(args) => trace::execute(&args),
         Command::Envelope(command) => envelope(command),
         Command::Journal(Journal::Verify(node)) => journal_verify(&node),
         Command::Journal(Journal::Repair { node, from }) => journal_repair(&node, &from),

@@ -19,6 +19,7 @@ mod queue;
 mod read_only;
 mod run;
 mod shell;
+mod trace;
 
 use clap::Parser;
 use std::process::ExitCode;

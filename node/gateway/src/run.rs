@@ -105,6 +105,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let tables = Arc::new(Tables::new(Arc::new(log.clone())));
     let source =
         Source { authority: config.authority, data: config.data.clone(), log: log.clone(), blobs: Arc::clone(&blobs) };
+    let reader = log.clone();
     let progress = Arc::new(AtomicU64::new(clock::now()));
     let (end, ended) = watch::channel(false);
     let (transports, core) = match engine {
@@ -140,7 +141,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let (calls, queue) = mpsc::channel(CALLS);
     tokio::spawn(forward(queue, inputs.clone()));
     let write_backup = Box::new(move |out: &mut dyn Write| source.write(out).map_err(|error| error.to_string()));
-    let node = Node::new(calls, tables, token, write_backup, progress, clock::now);
+    let node = Node::new(calls, (tables, reader), token, write_backup, progress, clock::now);
     let bind = |source| Error::System { what: "http.listen", source };
     let listener = TcpListener::bind(config.http.listen).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;

@@ -39,7 +39,7 @@ pub(crate) fn no_false_alarm(world: &World, node: usize, notices: &[String]) -> 
 
 /// I3, whenever custody ends: whoever signed for it holds it, unless it was set back and that is not known here yet.
 pub(crate) fn custody_went_over(world: &World, node: usize, cleared: &[Cleared]) -> Result<(), String> {
-    for Cleared { neighbour, lanes } in cleared {
+    for Cleared { neighbour, lanes, .. } in cleared {
         let Some(next) = world.index.get(neighbour).and_then(|at| world.nodes[*at].running.as_ref()) else { continue };
         let Some(here) = &world.nodes[node].running else { continue };
         let heard = here

@@ -4,10 +4,10 @@ use crate::Verdict;
 use crate::text::canonical;
 use jincai_crypto::CardChain;
 use jincai_exchange::record::{
-    Cause, Cleared, DeadLetter, Delivered, EffectRecord, Gone, Restored, batch_record, from_body, split_batch_record,
-    to_body,
+    Cause, Cleared, DeadLetter, Delivered, EffectRecord, Gone, Order, Replayed, Restored, batch_record, batch_time,
+    from_body, split_batch_record, to_body,
 };
-use jincai_exchange::{Frame, Receipt, ReceiptList, RefusalNote, SlotValue};
+use jincai_exchange::{Answer, Ask, Frame, Receipt, ReceiptList, RefusalNote, SlotValue};
 use jincai_types::{Epoch, limits};
 use minicbor::{Decode, Encode};
 use std::fmt::Debug;
@@ -42,11 +42,15 @@ pub(crate) fn records(bytes: &[u8]) -> Verdict {
         body::<Epoch>(bytes),
         body::<CardChain>(bytes),
         body::<RefusalNote>(bytes),
+        body::<Order>(bytes),
+        body::<Replayed>(bytes),
+        body::<Ask>(bytes),
+        body::<Answer>(bytes),
     ]
     .contains(&true);
     if let Ok((from, start)) = split_batch_record(bytes) {
         read = true;
-        assert_eq!(batch_record(from, &bytes[start..]), bytes);
+        assert_eq!(batch_record(from, batch_time(bytes), &bytes[start..]), bytes);
     }
     Verdict::of(read)
 }

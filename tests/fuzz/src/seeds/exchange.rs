@@ -76,7 +76,7 @@ fn records() -> Vec<Seed> {
     let text = String::from;
     let letter =
         DeadLetter { cause, id: text("1"), code: text("JC-1501"), reason: text("why"), used, record: 4, late: false };
-    let cleared = Cleared { neighbour, lanes: vec![(lane(), position(9))] };
+    let cleared = Cleared { neighbour, lanes: vec![(lane(), position(9))], time: 7, signed: b"signed".to_vec().into() };
     let gone = Gone { lane: lane(), from: position(9), to: position(12) };
     let records = [
         ("effect", to_body(&effect)),
@@ -87,8 +87,8 @@ fn records() -> Vec<Seed> {
         ("restored", to_body(&Restored { epoch: EPOCH, done: true })),
         ("epoch", to_body(&EPOCH)),
         ("cards", to_body(&world().chain)),
-        ("own-batch", batch_record(None, b"batch")),
-        ("batch-of-a-neighbour", batch_record(Some(neighbour), b"batch")),
+        ("own-batch", batch_record(None, 7, b"batch")),
+        ("batch-of-a-neighbour", batch_record(Some(neighbour), 7, b"batch")),
     ];
     records.into_iter().map(|(name, body)| accepted("records", name, body)).collect()
 }
