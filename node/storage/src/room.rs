@@ -402,13 +402,9 @@ impl Storage {
 
     /// The table engine shall show this part.
     fn emit(&mut self, table: &str, key: &PartKey, part: &Part) {
-        self.effects.push(TableEffect::SetPart {
-            table: table.to_owned(),
-            part: key.clone(),
-            version: part.version,
-            records: vec![part.record],
-            rows: part.totals.rows,
-        });
+        let (table, key) = (table.to_owned(), key.clone());
+        let (version, records, rows) = (part.version, vec![part.record], part.totals.rows);
+        self.effects.push(TableEffect::SetPart { table, part: key, version, records, rows });
     }
 
     fn set_state(&mut self, table: String, part: PartKey, version: u64, state: PartState) {
@@ -499,9 +495,12 @@ impl Room for Storage {
                 self.set_part(&table, &part, place, rows.len(), length, PartState::Sent);
             }
             Effect::Renumbered { table, part, version } => {
-                if let Some(held) = self.parts.get_mut(&(table, part)).filter(|p| p.version == version) {
+                let id = (table, part);
+                if let Some(held) = self.parts.get_mut(&id).filter(|p| p.version == version) {
                     held.version += 1;
                     held.state = PartState::Changed;
+                    let renumbered = held.clone();
+                    self.emit(&id.0, &id.1, &renumbered);
                 }
             }
             Effect::Sent { table, part, version } => self.set_state(table, part, version, PartState::Sent),
