@@ -1,5 +1,5 @@
 //! The invariants, over what is durable: I1 nothing acknowledged is lost, I2 nothing is applied twice or out of order,
-//! I3 receipts only for what is durable, I4 one root per release, I7 collected partitions equal their source. What no disk
+//! I3 receipts only for what is durable, I4 one root per release, I7 collected partitions equal their source, I8 tables show whole partitions. What no disk
 //! held any more when a node was set back is lost, and excused.
 
 use crate::faults::Fault;
@@ -181,6 +181,7 @@ pub(crate) fn final_checks(world: &mut World) {
     }
     broken.extend(one_root_per_release(world));
     broken.extend(collected_equals_source(world));
+    broken.extend((0..world.nodes.len()).filter_map(|node| world.tables_agree(node).err()));
     world.report.applied = seen.len() as u64;
     world.report.broken.extend(broken);
 }

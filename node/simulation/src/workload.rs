@@ -197,6 +197,8 @@ impl World {
         let Some(running) = &mut self.nodes[node].running else { return };
         let log = running.log.clone();
         // Without the spec there is no table yet; a doubled key in one request is refused: both leave nothing behind.
-        let _written = running.core.write_rows(clock, &log, ("pay", "sim"), &mut csv.as_bytes(), true).is_ok();
+        if running.core.write_rows(clock, &log, ("pay", "sim"), &mut csv.as_bytes(), true).is_ok() {
+            self.note_written(node);
+        }
     }
 }

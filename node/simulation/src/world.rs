@@ -6,6 +6,7 @@ use crate::network::Network;
 use crate::node::Node;
 use crate::random::Random;
 use crate::trace::Trace;
+use crate::twin::Written;
 use crate::workload::{Retry, Waiting};
 use jincai_crypto::{Card, CardChain, Directory, KeyRing, SeededEntropy};
 use jincai_types::{AuthorityId, Lane, Millis};
@@ -101,6 +102,7 @@ pub(crate) struct World {
     faults: FaultSet,
     pub(crate) faulty: bool,
     pub(crate) rows: u64,
+    pub(crate) written: Written,
     /// Acknowledged messages that no disk held any more after a node was set back.
     pub(crate) lost: BTreeSet<String>,
     /// Lanes whose origin signed two continuations: held wherever both came.
@@ -186,6 +188,7 @@ impl World {
             faults: options.faults.clone(),
             faulty: !options.faults.is_empty(),
             rows: 0,
+            written: Written::default(),
             lost: BTreeSet::new(),
             forked: BTreeSet::new(),
             just_acknowledged: None,
@@ -353,6 +356,7 @@ impl World {
         }
         check::no_false_alarm(self, node, &driven.notices)?;
         check::custody_went_over(self, node, &driven.cleared)?;
+        self.tables_are_whole(node, &driven.parts)?;
         if driven.stop {
             return self.crash(node);
         }

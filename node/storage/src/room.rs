@@ -7,8 +7,10 @@ use crate::model::{Part, PartId, PartState, Spec, Totals, is_system, part_name};
 use crate::rows::{self, Judged, Row};
 use jincai_crypto::sha256;
 use jincai_exchange::{BULK_PART, Decision, Delivery, Outgoing, Parts, Place, Refusal, RefusalNote, Room, RoomError};
-use jincai_types::{Attributes, AuthorityId, Destination, Millis, PartKey, PartRecord, Priority};
-use jincai_types::{RecordNumber, Requirement, TableEffect, decode, encode, limits};
+use jincai_types::{
+    Attributes, AuthorityId, Destination, Millis, Mutation, PartKey, PartRecord, Priority, RecordNumber, Requirement,
+    TableEffect, decode, encode, limits, mutated,
+};
 use std::collections::BTreeMap;
 
 const PREFIX: &str = "jincai.storage.";
@@ -403,7 +405,11 @@ impl Storage {
     /// The table engine shall show this part.
     fn emit(&mut self, table: &str, key: &PartKey, part: &Part) {
         let (table, key) = (table.to_owned(), key.clone());
-        let (version, records, rows) = (part.version, vec![part.record], part.totals.rows);
+        let mut records = vec![part.record];
+        if mutated(Mutation::MixVersions) {
+            records.extend(self.parts.get(&(table.clone(), key.clone())).map(|before| before.record));
+        }
+        let (version, rows) = (part.version, part.totals.rows);
         self.effects.push(TableEffect::SetPart { table, part: key, version, records, rows });
     }
 

@@ -13,6 +13,10 @@ pub enum Mutation {
     AcknowledgeBeforeDurable,
     /// Core: a message with a known id is applied again.
     ForgetKnownIds,
+    /// Core: tables change before the record is durable that holds the rows.
+    TableBeforeDurable,
+    /// Storage: a part's new rows are shown together with those before them.
+    MixVersions,
     /// Exchange: no new epoch is opened after a restore.
     KeepEpochAfterRestore,
     /// Exchange: a lane of our own begins anew at every start.
@@ -68,10 +72,12 @@ mod switch {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Self; 26] = [
+        pub const ALL: [Self; 28] = [
             Self::SendBeforeDurable,
             Self::AcknowledgeBeforeDurable,
             Self::ForgetKnownIds,
+            Self::TableBeforeDurable,
+            Self::MixVersions,
             Self::KeepEpochAfterRestore,
             Self::ReuseSequences,
             Self::SkipSignatures,
