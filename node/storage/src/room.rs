@@ -381,7 +381,9 @@ impl Storage {
         }
         let rows = rows::from_wire(spec, &wire)?;
         let name = part_name(&spec.table, &batch.part);
-        compare(&name, &batch.totals, &rows::totals(spec, rows.iter()))?;
+        if !mutated(Mutation::TrustTotals) {
+            compare(&name, &batch.totals, &rows::totals(spec, rows.iter()))?;
+        }
         if rows.iter().any(|row| rows::month_of(spec, row) != Some(batch.part.month)) {
             return wrong("a row belongs to another month than its partition");
         }
