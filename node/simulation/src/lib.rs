@@ -8,11 +8,13 @@
 mod check;
 mod country;
 mod faults;
+mod forge;
 mod inject;
 mod liar;
 mod network;
 mod node;
 mod random;
+mod signed_lies;
 mod trace;
 mod twin;
 mod wakes;

@@ -3,7 +3,7 @@
 use crate::check;
 use crate::faults::{Fault, FaultSet, Faults};
 use crate::network::Network;
-use crate::node::Node;
+use crate::node::{InCustody, Node};
 use crate::random::Random;
 use crate::trace::Trace;
 use crate::twin::Written;
@@ -107,6 +107,10 @@ pub(crate) struct World {
     pub(crate) lost: BTreeSet<String>,
     /// Lanes whose origin signed two continuations: held wherever both came.
     pub(crate) forked: BTreeSet<Lane>,
+    /// Batches that somebody has signed for without holding them: who, and which.
+    pub(crate) lied_custody: BTreeSet<InCustody>,
+    /// Collected batches whose figures are not those of their rows, by their id.
+    pub(crate) forged_totals: BTreeSet<String>,
     /// A node that acknowledged something just now.
     pub(crate) just_acknowledged: Option<usize>,
     pub(crate) trace: Trace,
@@ -191,6 +195,8 @@ impl World {
             written: Written::default(),
             lost: BTreeSet::new(),
             forked: BTreeSet::new(),
+            lied_custody: BTreeSet::new(),
+            forged_totals: BTreeSet::new(),
             just_acknowledged: None,
             trace: Trace::new(options.trace),
             report: Report::default(),
