@@ -207,7 +207,8 @@ impl Core {
         {
             actions.extend(self.sends.pop_front().map(Action::Send));
         }
-        while self.tables.front().is_some_and(|(after, _)| *after <= self.durable) {
+        let early = mutated(Mutation::TableBeforeDurable);
+        while self.tables.front().is_some_and(|(after, _)| *after <= self.durable || early) {
             actions.extend(self.tables.pop_front().map(|(_, effect)| Action::Table(effect)));
         }
         Ok(Turn { records: out.records, actions, notices: out.notices })

@@ -119,6 +119,10 @@ impl Exchange {
             }
         }
         self.told_of_epoch(receipt.position.epoch, ctx);
+        if self.is_unsent(&receipt) {
+            let text = format!("lane {lane}: {issuer} signed for having applied a batch that was never sent to it");
+            return ctx.out.notice(true, "JC-1212", text);
+        }
         let delivered = Delivered { issuer, epoch, receipt };
         ctx.out.record(kind::DELIVERED, record::to_body(&delivered));
         self.note_delivered(delivered);
@@ -128,6 +132,17 @@ impl Exchange {
             let pause = self.first_tell();
             self.deliveries.behind.insert(lane, (ctx.now + pause, pause));
         }
+    }
+
+    /// Whether a destination has signed for what this node knows that it has not sent: beyond a lane's end in the epoch that
+    /// it is in, or another batch than the one on the shelf. What lies beyond in an older epoch may have been sent before this
+    /// node was set back. A destination that lies, or is told lies by a second node with our identity, must not make this one
+    /// let go of what it still has to bring.
+    fn is_unsent(&self, receipt: &Receipt) -> bool {
+        let Receipt { lane, position, .. } = receipt;
+        let beyond = position.epoch >= self.epoch && position.key() > self.outbox.position(lane).key();
+        let held = self.shelf.get(lane).and_then(|shelf| shelf.get(&position.key()));
+        (beyond && !mutated(Mutation::BelieveReceipts)) || held.is_some_and(|held| held.end.digest != position.digest)
     }
 
     /// Remembers a destination's receipt (now or at a replay).

@@ -184,7 +184,9 @@ impl Exchange {
     /// only an authentic slot does.
     #[must_use]
     pub fn cursors(&self) -> Digest {
-        let chains: Vec<(&Lane, LanePosition)> = self.chains.iter().map(|(l, c)| (l, c.position())).collect();
+        // A lane at whose start nothing was taken is no cursor.
+        let chains = self.chains.iter().map(|(l, c)| (l, c.position())).filter(|(_, at)| *at != LanePosition::START);
+        let chains: Vec<(&Lane, LanePosition)> = chains.collect();
         let inbound: Vec<_> = self.inbound.iter().map(|(l, i)| (l, i.applied, i.applied_end, i.refusals)).collect();
         let outbox: Vec<_> = self.outbox.positions().collect();
         let signed: Vec<_> = self.deliveries.receipts.iter().map(|(of, d)| (of, d.receipt.position)).collect();

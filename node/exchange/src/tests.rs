@@ -1,17 +1,20 @@
-//! What a peer may make a node remember, whatever it says: every kind of it has a limit.
+//! What a peer may make a node remember, whatever it says: every kind of it has a limit; and what a destination may make
+//! its origin believe.
 
 mod operators;
 
 use crate::link::{ASKED, OWED_EXACTLY};
 use crate::restore::WANTED;
 use crate::{
-    Context, Decision, Delivery, Exchange, Frame, LinkKind, Opening, Output, Parts, Place, RoomError, Rooms, Setup,
-    SlotValue, record,
+    Context, Decision, Delivery, Exchange, Frame, LinkKind, Opening, Outgoing, Output, Parts, Place, Receipt,
+    RoomError, Rooms, Setup, SlotValue, record,
 };
 use jincai_crypto::{Card, CardChain, Directory, KeyRing, Purpose, SeededEntropy, sign};
 use jincai_journal::{Error, Log, Stored};
 use jincai_policies::LinkPolicy;
-use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority, Requirement};
+use jincai_types::{
+    Attributes, AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority, Requirement,
+};
 
 const NOW: Millis = 1_800_000_000_000;
 const PROVINCE: &str = "110000000";
@@ -125,10 +128,21 @@ impl Node {
     }
 
     fn slot(&self, name: String, number: u64, bytes: usize) -> Frame {
+        self.slot_to(AuthorityId::MINISTRY, name, number, vec![1; bytes])
+    }
+
+    fn slot_to(&self, to: AuthorityId, name: String, number: u64, value: Vec<u8>) -> Frame {
         let epoch = Epoch { number: NOW, salt: 3 };
-        let (issuer, to) = (authority(COUNTY), Some(Destination::Authority(AuthorityId::MINISTRY)));
-        let value = SlotValue { version: 1, issuer, epoch, name, number, to, value: vec![1; bytes].into() };
+        let (issuer, to) = (authority(COUNTY), Some(Destination::Authority(to)));
+        let value = SlotValue { version: 1, issuer, epoch, name, number, to, value: value.into() };
         Frame::Slot { signed: sign(Purpose::Slot, record::to_body(&value), &self.county.signing).into() }
+    }
+
+    /// The county signs for having applied a lane up to here.
+    fn signs_for(&mut self, lane: Lane, position: LanePosition, number: u64) {
+        let value = record::to_body(&Receipt { lane, position, refusals: 0 });
+        let slot = self.slot_to(authority(PROVINCE), format!("receipt:{lane}"), number, value);
+        self.hear(authority(COUNTY), &slot).expect("it is signed well");
     }
 }
 
@@ -224,6 +238,33 @@ fn frames_that_nobody_signed_are_remembered_by_nothing() {
         assert!(!node.flooded(&Frame::Receipts { signed: vec![number as u8; 300].into() }));
     }
     assert_eq!(node.exchange.remembered(), before);
+}
+
+/// The origin once took messages that it had not even sent yet for delivered, and did not look after them any more.
+#[test]
+fn nobody_has_applied_what_was_never_sent() {
+    let mut node = Node::new(Opening::Unclean);
+    let destination = Destination::Authority(authority(COUNTY));
+    let lane = Lane { origin: authority(PROVINCE), destination, class: Priority::Record };
+    node.with(|exchange, ctx| {
+        let (id, source, kind) = ("1".into(), PROVINCE.into(), "a.message".into());
+        let attributes = Attributes { id, source, kind, ..Attributes::default() };
+        let message = Outgoing { destination, class: Priority::Record, attributes, payload: vec![1] };
+        exchange.submit(message).and_then(|()| exchange.flush(ctx)).expect("is sealed");
+    });
+    let end = node.exchange.outbox.position(&lane);
+    let lies = [
+        LanePosition { sequence: end.sequence + 1, ..end },
+        LanePosition { epoch: Epoch { number: end.epoch.number, salt: u64::MAX }, ..end },
+        LanePosition { digest: Digest([7; 32]), ..end },
+    ];
+    for (number, lie) in (1..).zip(lies) {
+        node.exchange.accepted = true;
+        node.signs_for(lane, lie, number);
+        assert_eq!(node.exchange.undelivered(), [lane], "{lie:?}");
+    }
+    node.signs_for(lane, end, 9);
+    assert!(node.exchange.undelivered().is_empty());
 }
 
 #[test]

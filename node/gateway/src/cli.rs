@@ -1,6 +1,7 @@
 //! The command line's words.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jincai_simulation::FaultSet;
 use std::path::PathBuf;
 
 /// A gateway node for public finance: dictionary releases down, standard-storage data up.
@@ -116,8 +117,7 @@ pub(crate) enum Command {
         /// Seeds A..B, both included.
         #[arg(long)]
         seeds: String,
-        /// Which faults: all, none, or names separated by commas, such as loss,crash,full-disk.
-        #[arg(long, default_value = "all")]
+        #[arg(long, default_value = "all", help = format!("Which faults: {}, separated by commas", FaultSet::names()))]
         faults: String,
         /// Print everything that happens in each world, line by line.
         #[arg(long, conflicts_with = "json")]

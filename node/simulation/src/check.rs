@@ -1,5 +1,5 @@
 //! The invariants, over what is durable: I1 nothing acknowledged is lost, I2 nothing is applied twice or out of order,
-//! I3 receipts only for what is durable, I4 one root per release, I7 collected partitions equal their source. What no disk
+//! I3 receipts only for what is durable, I4 one root per release, I7 collected partitions equal their source, I8 tables show whole partitions. What no disk
 //! held any more when a node was set back is lost, and excused.
 
 use crate::faults::Fault;
@@ -29,7 +29,8 @@ pub(crate) fn promises_kept(node: &Node) -> Result<(), String> {
 
 /// Some alarms are impossible while nobody lies.
 pub(crate) fn no_false_alarm(world: &World, node: usize, notices: &[String]) -> Result<(), String> {
-    let lied = world.report.faults.of(Fault::Lie) > 0;
+    let lies = [Fault::Lie, Fault::FalseCustody, Fault::FalseDelivery];
+    let lied = lies.iter().any(|lie| world.report.faults.of(*lie) > 0);
     let false_alarm = notices.iter().find(|notice| {
         (notice.starts_with("JC-1207") && world.forked.is_empty()) || (notice.starts_with("JC-1212") && !lied)
     });
@@ -37,7 +38,8 @@ pub(crate) fn no_false_alarm(world: &World, node: usize, notices: &[String]) -> 
         .map_or(Ok(()), |text| Err(format!("{}: {text}, although nobody lies in this world", world.nodes[node].id)))
 }
 
-/// I3, whenever custody ends: whoever signed for it holds it, unless it was set back and that is not known here yet.
+/// I3, whenever custody ends: whoever signed for it holds it, unless it was set back and that is not known here yet, or it
+/// has lied.
 pub(crate) fn custody_went_over(world: &World, node: usize, cleared: &[Cleared]) -> Result<(), String> {
     for Cleared { neighbour, lanes, .. } in cleared {
         let Some(next) = world.index.get(neighbour).and_then(|at| world.nodes[*at].running.as_ref()) else { continue };
@@ -49,7 +51,8 @@ pub(crate) fn custody_went_over(world: &World, node: usize, cleared: &[Cleared])
             .iter()
             .any(|l| l.peer == *neighbour && l.epoch == next.core.exchange().epoch());
         for (lane, end) in lanes.iter().filter(|_| heard) {
-            if next.core.exchange().held_up_to(lane).key() < end.key() {
+            let lied = world.lied_custody.contains(&(*neighbour, *lane, *end));
+            if !lied && next.core.exchange().held_up_to(lane).key() < end.key() {
                 return Err(format!(
                     "{}: I3: custody of {} of lane {lane} for {neighbour} ended, which does not hold it",
                     world.nodes[node].id, end.sequence
@@ -174,6 +177,8 @@ pub(crate) fn final_checks(world: &mut World) {
     }
     broken.extend(missing(world, &seen));
     broken.extend(applied_and_refused(world, &seen));
+    broken.extend(refused_for_its_figures(world));
+    broken.extend((0..world.nodes.len()).filter_map(|node| world.believes_no_more_than_it_sent(node).err()));
     for (id, at) in seen.iter().filter(|(id, _)| !id.starts_with("refusal/")) {
         if world.submitted.get(id) != Some(at) {
             broken.push(format!("I5: {id} was applied at {at}, and nobody sent it there"));
@@ -181,6 +186,7 @@ pub(crate) fn final_checks(world: &mut World) {
     }
     broken.extend(one_root_per_release(world));
     broken.extend(collected_equals_source(world));
+    broken.extend((0..world.nodes.len()).filter_map(|node| world.tables_agree(node).err()));
     world.report.applied = seen.len() as u64;
     world.report.broken.extend(broken);
 }
@@ -198,6 +204,16 @@ fn applied_and_refused(world: &World, seen: &BTreeMap<String, AuthorityId>) -> V
         }
     }
     out
+}
+
+/// I7: false figures are refused, and nothing else is refused for its figures.
+fn refused_for_its_figures(world: &World) -> Vec<String> {
+    let letters =
+        world.nodes.iter().flat_map(|node| node.running.iter().flat_map(|r| r.core.exchange().dead_letters()));
+    let forged = |id: &String| world.forged_totals.contains(id);
+    // A batch of an epoch that is over is refused for that before anybody looks at its figures.
+    let wrong = letters.filter(|letter| forged(&letter.id) != (letter.code == "JC-1508") && letter.code != "JC-1210");
+    wrong.map(|letter| format!("I7: {} was refused: {} {}", letter.id, letter.code, letter.reason)).collect()
 }
 
 fn one_root_per_release(world: &World) -> Vec<String> {

@@ -47,11 +47,19 @@ pub enum Fault {
     Lie,
     /// An origin signs two batches for one place.
     Fork,
+    /// A neighbour signs for a batch that it does not hold, so that its custody ends.
+    FalseCustody,
+    /// An origin signs a batch that does not follow the one before it.
+    FalseChain,
+    /// A node signs for having applied what was never sent, or does not lead to it.
+    FalseDelivery,
+    /// A source signs figures that are not those of its rows.
+    FalseTotals,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Loss,
         Self::Duplicate,
         Self::Reorder,
@@ -72,6 +80,10 @@ impl Fault {
         Self::Restore,
         Self::Lie,
         Self::Fork,
+        Self::FalseCustody,
+        Self::FalseChain,
+        Self::FalseDelivery,
+        Self::FalseTotals,
     ];
 
     /// Its name, as [`FaultSet::parse`] takes it.
@@ -98,6 +110,10 @@ impl Fault {
             Self::Restore => "restore",
             Self::Lie => "lie",
             Self::Fork => "fork",
+            Self::FalseCustody => "false-custody",
+            Self::FalseChain => "false-chain",
+            Self::FalseDelivery => "false-delivery",
+            Self::FalseTotals => "false-totals",
         }
     }
 }
@@ -131,6 +147,12 @@ impl FaultSet {
         named.collect::<Result<_, _>>().map(Self)
     }
 
+    /// What [`FaultSet::parse`] takes, for people.
+    #[must_use]
+    pub fn names() -> String {
+        format!("all, none, or some of {}", Fault::ALL.map(Fault::name).join(", "))
+    }
+
     /// Whether a kind is among them.
     #[must_use]
     pub fn has(&self, fault: Fault) -> bool {
@@ -160,8 +182,7 @@ pub struct UnknownFault(String);
 
 impl fmt::Display for UnknownFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Fault::ALL.map(Fault::name).join(", ");
-        write!(f, "«{}» is no kind of fault; there are: all, none, or some of {names}", self.0)
+        write!(f, "«{}» is no kind of fault; there are: {}", self.0, FaultSet::names())
     }
 }
 

@@ -39,6 +39,9 @@ impl World {
             self.tick_weather(node, superior);
             self.tick_lies(node, superior)?;
         }
+        if self.may_strike(Fault::FalseTotals, 3) {
+            self.sign_false_totals(node)?;
+        }
         if self.strikes(Fault::ClockJump, 2) {
             // A day or a year ahead, a day or an hour back, or true time again.
             let jumps = [0, 86_400_000, 366 * 86_400_000, -86_400_000, -3_600_000];

@@ -1,6 +1,6 @@
 //! Neighbours that do not tell the truth, each time with what an honest node must still keep to: frames replayed, claims
-//! that nobody signed, receipts for what the signer does not hold, batches where they do not belong, and two signed
-//! batches for one place.
+//! that nobody signed, receipts for what was never sent, batches where they do not belong, and two signed batches for one
+//! place. Lies that are signed well stand in `signed_lies`.
 
 use crate::faults::Fault;
 use crate::network::Seen;
@@ -33,17 +33,32 @@ impl World {
                 _ => self.claim_ends(from, to)?,
             }
         }
+        if self.may_strike(Fault::FalseCustody, 5) {
+            self.claim_custody(from, to)?;
+        }
+        if self.may_strike(Fault::FalseChain, 5) {
+            self.break_chain(from, to)?;
+        }
+        if self.may_strike(Fault::FalseDelivery, 5) {
+            self.claim_delivery(from, to)?;
+        }
         Ok(())
     }
 
-    fn lies(&mut self, from: usize, to: usize, what: &str, bytes: Vec<u8>) -> Result<(), String> {
+    pub(crate) fn lies(
+        &mut self,
+        fault: Fault,
+        (from, to): (usize, usize),
+        what: &str,
+        bytes: Vec<u8>,
+    ) -> Result<(), String> {
         let id = self.nodes[to].id;
         self.tell(from, || format!("lies to {id}: {what}"));
-        self.report.faults.note(Fault::Lie);
+        self.report.faults.note(fault);
         self.deliver(from, to, bytes).map(|_| ())
     }
 
-    fn pick<T>(&mut self, mut of: Vec<T>) -> Option<T> {
+    pub(crate) fn pick<T>(&mut self, mut of: Vec<T>) -> Option<T> {
         let at = usize::try_from(self.random.below(of.len() as u64)).unwrap_or(0);
         (at < of.len()).then(|| of.swap_remove(at))
     }
@@ -54,7 +69,7 @@ impl World {
     }
 
     /// A batch that one node has in custody for another.
-    fn custody(&mut self, of: usize, for_whom: usize) -> Option<InCustody> {
+    pub(crate) fn custody(&mut self, of: usize, for_whom: usize) -> Option<InCustody> {
         let peer = self.nodes[for_whom].id;
         let exchange = self.nodes[of].running.as_ref()?.core.exchange();
         let held = exchange.custody().filter(|(whom, ..)| *whom == peer);
@@ -98,7 +113,7 @@ impl World {
     fn claim_durable(&mut self, from: usize, to: usize) -> Result<(), String> {
         let Some(batch) = self.custody(to, from) else { return Ok(()) };
         let (_, lane, position) = batch;
-        self.lies(from, to, "that something is durable", Frame::Durable { lane, position }.to_bytes())?;
+        self.lies(Fault::Lie, (from, to), "that something is durable", Frame::Durable { lane, position }.to_bytes())?;
         self.still_holds(to, &batch, "an unsigned claim")
     }
 
@@ -119,7 +134,7 @@ impl World {
             receipts: vec![Receipt { lane, position, refusals: 0 }],
         };
         let signed = sign(Purpose::Receipts, to_body(&list), &self.nodes[from].keys()?.signing);
-        self.lies(from, to, "with a receipt", Frame::Receipts { signed: signed.into() }.to_bytes())?;
+        self.lies(Fault::Lie, (from, to), "with a receipt", Frame::Receipts { signed: signed.into() }.to_bytes())?;
         self.still_holds(to, &batch, "a receipt for something else")
     }
 
@@ -137,7 +152,7 @@ impl World {
         let Some(seen) = self.seen(|s| (s.from, s.to) != (from, to) && s.bytes.get(1) == Some(&1)) else {
             return Ok(());
         };
-        self.lies(from, to, "with a batch of another link", seen.bytes)
+        self.lies(Fault::Lie, (from, to), "with a batch of another link", seen.bytes)
     }
 
     /// A batch as if nothing came before it.
@@ -148,20 +163,30 @@ impl World {
         let Ok(Frame::Batch { bytes, .. }) = Frame::from_bytes(&seen.bytes) else { return Ok(()) };
         let Ok(view) = BatchView::parse(&bytes) else { return Ok(()) };
         let hop = HopOrder { floor: view.statement.previous, after: LanePosition::START };
-        self.lies(from, to, "about what came before a batch", Frame::batch_bytes(&hop, &bytes))
+        self.lies(Fault::Lie, (from, to), "about what came before a batch", Frame::batch_bytes(&hop, &bytes))
     }
 
     /// A request for what the speaker has long had.
     fn claim_gap(&mut self, from: usize, to: usize) -> Result<(), String> {
         let Some((_, lane, _)) = self.custody(to, from) else { return Ok(()) };
-        self.lies(from, to, "that it lacks everything", Frame::Gap { lane, have: LanePosition::START }.to_bytes())
+        self.lies(
+            Fault::Lie,
+            (from, to),
+            "that it lacks everything",
+            Frame::Gap { lane, have: LanePosition::START }.to_bytes(),
+        )
     }
 
     /// An answer that nobody asked for, about batches that do not exist.
     fn claim_ends(&mut self, from: usize, to: usize) -> Result<(), String> {
         let Some((_, lane, mut end)) = self.custody(from, to) else { return Ok(()) };
         end.sequence += 7;
-        self.lies(from, to, "about where a lane ends", Frame::Ends { lanes: vec![(lane, end)], more: false }.to_bytes())
+        self.lies(
+            Fault::Lie,
+            (from, to),
+            "about where a lane ends",
+            Frame::Ends { lanes: vec![(lane, end)], more: false }.to_bytes(),
+        )
     }
 
     /// Whatever follows a frame that has arrived: an origin may sign a second batch for the same place, which whoever has the

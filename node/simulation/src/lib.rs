@@ -2,18 +2,21 @@
 //! production runs, with virtual time, network and disks; and the whole country for a month ([`country`]).
 //!
 //! Seals are real (Ed25519, AES-GCM, HPKE), made from seeded randomness. A world runs a workload under faults, then the
-//! faults stop, it settles, and the invariants I1–I5 and I7 of the fault catalogue are checked; some are checked as it
+//! faults stop, it settles, and the invariants I1–I5, I7 and I8 of the fault catalogue are checked; some are checked as it
 //! goes. A broken invariant names its seed; the same seed repeats the same world to the byte.
 
 mod check;
 mod country;
 mod faults;
+mod forge;
 mod inject;
 mod liar;
 mod network;
 mod node;
 mod random;
+mod signed_lies;
 mod trace;
+mod twin;
 mod wakes;
 mod workload;
 mod world;

@@ -175,7 +175,7 @@ impl World {
         Ok(taken)
     }
 
-    fn hand_over(&mut self, from: usize, to: usize, bytes: Vec<u8>) -> Result<bool, String> {
+    pub(crate) fn hand_over(&mut self, from: usize, to: usize, bytes: Vec<u8>) -> Result<bool, String> {
         self.trace.mix_bytes(&bytes);
         let peer = self.nodes[from].id;
         let shown = bytes.clone();

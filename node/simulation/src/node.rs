@@ -3,6 +3,7 @@
 //! Its journal is driven as the gateway's thread drives it: while a sync is under way records gather, and the next commit
 //! takes all of them; what finds no room waits in its place.
 
+use crate::twin::Twin;
 use jincai_core::{Action, Core, Event, NOTE, note_id};
 use jincai_crypto::{Directory, KeyRing, SeededEntropy};
 use jincai_exchange::record::{self, Cleared, EffectRecord, kind};
@@ -12,6 +13,7 @@ use jincai_journal::{
     read_snapshot,
 };
 use jincai_policies::LinkPolicy;
+use jincai_storage::PartId;
 use jincai_types::{AuthorityId, Destination, Lane, LanePosition, Millis, RecordNumber};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +26,8 @@ pub(crate) struct Running {
     pub(crate) engine: Engine<MemoryDisk>,
     pub(crate) core: Core,
     pub(crate) log: Reader,
+    /// Its tables.
+    pub(crate) twin: Twin,
     /// A sync is under way.
     syncing: bool,
     /// Records that no commit holds yet.
@@ -32,6 +36,13 @@ pub(crate) struct Running {
     /// The journal's reserve is not whole, as it said after its last commit.
     short: bool,
     marked: Millis,
+}
+
+impl Running {
+    /// Something that was staged is not durable yet, or is not known to be.
+    pub(crate) fn waits_for_disk(&self) -> bool {
+        self.syncing || !self.queue.is_empty()
+    }
 }
 
 /// What came out of driving a node.
@@ -45,6 +56,8 @@ pub(crate) struct Driven {
     pub(crate) stop: bool,
     /// Custody that ended.
     pub(crate) cleared: Vec<Cleared>,
+    /// Parts of tables that changed.
+    pub(crate) parts: Vec<PartId>,
     /// For the trace.
     pub(crate) notices: Vec<String>,
     /// Something that must not happen.
@@ -162,7 +175,8 @@ impl Node {
             .map_err(|e| format!("{}: {e}", self.id))?;
         self.custody_kept(&core, recovery.last)?;
         let (queue, urgency, short) = (Vec::new(), Urgency::Normal, engine.space() != Space::Plenty);
-        self.running = Some(Running { engine, core, log, syncing: false, queue, urgency, short, marked: now });
+        let twin = Twin::default();
+        self.running = Some(Running { engine, core, log, twin, syncing: false, queue, urgency, short, marked: now });
         Ok(true)
     }
 
@@ -290,9 +304,18 @@ impl Node {
     }
 
     fn carry_out(&mut self, actions: Vec<Action>, driven: &mut Driven) {
-        let Some(running) = &self.running else { return };
+        let Some(running) = &mut self.running else { return };
         for action in actions {
-            let Action::Send(send) = action else { continue };
+            let send = match action {
+                Action::Send(send) => send,
+                Action::Table(effect) => {
+                    match running.twin.apply(effect, &running.log) {
+                        Ok(changed) => driven.parts.extend(changed),
+                        Err(broken) => driven.broken = Some(format!("{}: {broken}", self.id)),
+                    }
+                    continue;
+                }
+            };
             let bytes = match send.what {
                 Payload::Frame(bytes) => bytes,
                 Payload::Batch { record, hop, .. } => match read_batch(&running.log, record) {
@@ -312,13 +335,15 @@ impl Node {
     pub(crate) fn checkpoint(&mut self, now: Millis) -> Result<bool, String> {
         let now = self.clock(now);
         let Some(running) = &mut self.running else { return Ok(false) };
-        if running.syncing || !running.queue.is_empty() {
+        if running.waits_for_disk() {
             return Ok(false);
         }
         let snapshot = running.core.snapshot();
         let base = prepare_base(&running.log, &self.blobs, snapshot.through, &snapshot.state, &snapshot.live);
         match base.and_then(|base| running.engine.checkpoint(now, base)) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                running.twin.readable(&running.log).map(|()| true).map_err(|broken| format!("{}: {broken}", self.id))
+            }
             Err(error) if self.failing || (self.full && error.is_full()) => Ok(false),
             Err(error) => Err(format!("{}: checkpoint: {error}", self.id)),
         }

@@ -2,14 +2,17 @@
 //! read; they release code sets and specs; they write rows, which are collected.
 
 use crate::world::{Happening, World};
+use jincai_core::NOTE;
 use jincai_dictionary::ReleaseOrder;
 use jincai_exchange::Outgoing;
 use jincai_storage::{Spec, SpecColumn};
-use jincai_types::{Attributes, AuthorityId, ColumnType, Date, Destination, Priority, RecordNumber};
+use jincai_types::{Attributes, AuthorityId, ColumnType, Date, Destination, Priority, RecordNumber, Requirement};
 use std::collections::BTreeSet;
 
 /// Begins the id of a message that no room takes.
 pub(crate) const UNKNOWN: &str = "unknown/";
+/// The type of a collected batch.
+pub(crate) const COLLECTED: &str = "jincai.storage.batch";
 
 /// A submitted message that waits to become durable before it is acknowledged.
 pub(crate) struct Waiting {
@@ -22,11 +25,41 @@ pub(crate) struct Waiting {
 /// A message that is submitted (again).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Retry {
-    node: usize,
-    to: AuthorityId,
-    class: Priority,
-    id: String,
-    payload: Vec<u8>,
+    pub(crate) node: usize,
+    pub(crate) to: AuthorityId,
+    pub(crate) class: Priority,
+    pub(crate) kind: String,
+    pub(crate) id: String,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// What the ministry collects.
+pub(crate) fn spec() -> Spec {
+    let column = |name: &str, kind, key| SpecColumn {
+        name: name.into(),
+        kind,
+        required: true,
+        key,
+        code_set: None,
+        title: String::new(),
+    };
+    Spec {
+        id: "pay".into(),
+        version: 1,
+        title: "payments".into(),
+        table: "pay".into(),
+        columns: vec![
+            column("line_id", ColumnType::Text, true),
+            column("pay_date", ColumnType::Date, false),
+            column("amount", ColumnType::Amount, false),
+        ],
+        month_of: "pay_date".into(),
+        totals: vec!["amount".into()],
+        collector: AuthorityId::MINISTRY,
+        every_seconds: 3,
+        line: "national".into(),
+        release: 1,
+    }
 }
 
 impl World {
@@ -98,7 +131,7 @@ impl World {
         let to = usize::try_from(self.random.below(self.nodes.len() as u64)).unwrap_or(0);
         let class = Priority::ALL[usize::try_from(self.random.below(4)).unwrap_or(0)];
         let count = self.random.between(1, 4);
-        let unknown = if self.random.chance(50) { UNKNOWN } else { "" };
+        let (unknown, kind) = if self.random.chance(50) { (UNKNOWN, "nobody.knows") } else { ("", NOTE) };
         for _ in 0..count {
             let (from, to) = (self.nodes[node].id, self.nodes[to].id);
             let lane = format!("{unknown}{from}>{to}/{}", class.name());
@@ -106,7 +139,7 @@ impl World {
             *counter += 1;
             let id = format!("{lane}#{counter:06}");
             let payload = id.repeat(usize::try_from(self.random.between(1, 30)).unwrap_or(1)).into_bytes();
-            self.submit(Retry { node, to, class, id, payload });
+            self.submit(Retry { node, to, class, kind: kind.into(), id, payload });
         }
     }
 
@@ -115,15 +148,13 @@ impl World {
         let (life, clock) = (self.nodes[node].starts, self.nodes[node].clock(self.now));
         let source = self.nodes[node].id.to_string();
         let Some(running) = &mut self.nodes[node].running else { return };
-        let (id, payload) = (message.id.clone(), message.payload.clone());
-        let taken = if id.starts_with(UNKNOWN) {
-            let kind = "nobody.knows".to_owned();
-            let attributes = Attributes { id, source, kind, time: clock, ..Attributes::default() };
-            running.core.submit(Outgoing { destination: to, class, attributes, payload })
-        } else {
-            running.core.submit_note(clock, to, class, (id, String::new()), payload)
+        let (id, kind, payload) = (message.id.clone(), message.kind.clone(), message.payload.clone());
+        let requires = match kind.as_str() {
+            COLLECTED => vec![Requirement::Spec { id: spec().id, version: 1 }],
+            _ => Vec::new(),
         };
-        if taken.is_ok() {
+        let attributes = Attributes { id, source, kind, time: clock, requires, ..Attributes::default() };
+        if running.core.submit(Outgoing { destination: to, class, attributes, payload }).is_ok() {
             self.submitted.insert(message.id.clone(), message.to);
             self.waiting.push(Waiting { node, life, again: message, after: None });
         }
@@ -157,33 +188,8 @@ impl World {
         if running.core.rooms().storage.specs().next().is_some() {
             return;
         }
-        let column = |name: &str, kind, key| SpecColumn {
-            name: name.into(),
-            kind,
-            required: true,
-            key,
-            code_set: None,
-            title: String::new(),
-        };
-        let spec = Spec {
-            id: "pay".into(),
-            version: 1,
-            title: "payments".into(),
-            table: "pay".into(),
-            columns: vec![
-                column("line_id", ColumnType::Text, true),
-                column("pay_date", ColumnType::Date, false),
-                column("amount", ColumnType::Amount, false),
-            ],
-            month_of: "pay_date".into(),
-            totals: vec!["amount".into()],
-            collector: AuthorityId::MINISTRY,
-            every_seconds: 3,
-            line: "national".into(),
-            release: 1,
-        };
         let log = running.log.clone();
-        let _known_or_new = running.core.release_spec(clock, &log, spec).is_ok();
+        let _known_or_new = running.core.release_spec(clock, &log, spec()).is_ok();
     }
 
     fn write_rows(&mut self, node: usize) {
@@ -197,6 +203,8 @@ impl World {
         let Some(running) = &mut self.nodes[node].running else { return };
         let log = running.log.clone();
         // Without the spec there is no table yet; a doubled key in one request is refused: both leave nothing behind.
-        let _written = running.core.write_rows(clock, &log, ("pay", "sim"), &mut csv.as_bytes(), true).is_ok();
+        if running.core.write_rows(clock, &log, ("pay", "sim"), &mut csv.as_bytes(), true).is_ok() {
+            self.note_written(node);
+        }
     }
 }

@@ -3,9 +3,10 @@
 use crate::check;
 use crate::faults::{Fault, FaultSet, Faults};
 use crate::network::Network;
-use crate::node::Node;
+use crate::node::{InCustody, Node};
 use crate::random::Random;
 use crate::trace::Trace;
+use crate::twin::Written;
 use crate::workload::{Retry, Waiting};
 use jincai_crypto::{Card, CardChain, Directory, KeyRing, SeededEntropy};
 use jincai_types::{AuthorityId, Lane, Millis};
@@ -101,10 +102,15 @@ pub(crate) struct World {
     faults: FaultSet,
     pub(crate) faulty: bool,
     pub(crate) rows: u64,
+    pub(crate) written: Written,
     /// Acknowledged messages that no disk held any more after a node was set back.
     pub(crate) lost: BTreeSet<String>,
     /// Lanes whose origin signed two continuations: held wherever both came.
     pub(crate) forked: BTreeSet<Lane>,
+    /// Batches that somebody has signed for without holding them: who, and which.
+    pub(crate) lied_custody: BTreeSet<InCustody>,
+    /// Collected batches whose figures are not those of their rows, by their id.
+    pub(crate) forged_totals: BTreeSet<String>,
     /// A node that acknowledged something just now.
     pub(crate) just_acknowledged: Option<usize>,
     pub(crate) trace: Trace,
@@ -186,8 +192,11 @@ impl World {
             faults: options.faults.clone(),
             faulty: !options.faults.is_empty(),
             rows: 0,
+            written: Written::default(),
             lost: BTreeSet::new(),
             forked: BTreeSet::new(),
+            lied_custody: BTreeSet::new(),
+            forged_totals: BTreeSet::new(),
             just_acknowledged: None,
             trace: Trace::new(options.trace),
             report: Report::default(),
@@ -353,6 +362,7 @@ impl World {
         }
         check::no_false_alarm(self, node, &driven.notices)?;
         check::custody_went_over(self, node, &driven.cleared)?;
+        self.tables_are_whole(node, &driven.parts)?;
         if driven.stop {
             return self.crash(node);
         }

@@ -216,22 +216,40 @@ fn only_a_superior_releases_specs_and_only_the_collector_refuses_batches() {
     assert!(matches!(ministry.receive(&sideways, "370502000"), Decision::Refuse(r) if r.code == "JC-1501"));
     county.write(&format!("{HEADER}1,2021-01-02,P1,12.50,GBP\n"), true).expect("written");
     let batch = county.collect(60_000).remove(0);
-    let note = RefusalNote {
-        cause: Cause {
-            lane: "370502000>000000000/record".parse().expect("lane"),
-            epoch: Epoch::default(),
-            sequence: 1,
-        },
-        id: batch.attributes.id.clone(),
-        kind: batch.attributes.kind.clone(),
-        subject: batch.attributes.subject.clone(),
-        code: "JC-1508".into(),
-        reason: "differs".into(),
-    };
+    let note = refusal(&batch, "JC-1508");
     assert!(county.storage.refused(id("370522000"), &note).is_none(), "a stranger's word");
     let effect = county.storage.refused(id("000000000"), &note).expect("the collector's word");
     county.apply(&effect);
     assert!(county.storage.parts().all(|(_, p)| matches!(p.state, PartState::Refused(_))));
+}
+
+/// Queries once went on to show the old number until the next change, or the next start.
+#[test]
+fn a_partition_that_gets_the_next_number_is_shown_under_it() {
+    let mut county = Node::new("370502000");
+    county.write(&format!("{HEADER}1,2021-01-02,P1,12.50,GBP\n"), true).expect("written");
+    let batch = county.collect(60_000).remove(0);
+    let note = refusal(&batch, "JC-1511");
+    let effect = county.storage.refused(id("000000000"), &note).expect("the collector's word");
+    county.storage.take_effects();
+    county.apply(&effect);
+    let shown = county.storage.take_effects();
+    assert!(matches!(&shown[..], [TableEffect::SetPart { version: 2, rows: 1, .. }]), "{shown:?}");
+    county.apply(&effect);
+    assert!(county.storage.take_effects().is_empty(), "another version than the one refused");
+}
+
+/// What a collector says to a batch that it does not take.
+fn refusal(batch: &Outgoing, code: &str) -> RefusalNote {
+    let lane = "370502000>000000000/record".parse().expect("lane");
+    RefusalNote {
+        cause: Cause { lane, epoch: Epoch::default(), sequence: 1 },
+        id: batch.attributes.id.clone(),
+        kind: batch.attributes.kind.clone(),
+        subject: batch.attributes.subject.clone(),
+        code: code.into(),
+        reason: "differs".into(),
+    }
 }
 
 #[test]

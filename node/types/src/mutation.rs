@@ -13,6 +13,12 @@ pub enum Mutation {
     AcknowledgeBeforeDurable,
     /// Core: a message with a known id is applied again.
     ForgetKnownIds,
+    /// Core: tables change before the record is durable that holds the rows.
+    TableBeforeDurable,
+    /// Storage: a part's new rows are shown together with those before them.
+    MixVersions,
+    /// Storage: the figures that a source signs are not held against its rows.
+    TrustTotals,
     /// Exchange: no new epoch is opened after a restore.
     KeepEpochAfterRestore,
     /// Exchange: a lane of our own begins anew at every start.
@@ -37,6 +43,8 @@ pub enum Mutation {
     TellNoEnds,
     /// Exchange: what a node signed for before it was set back goes on to count.
     KeepReceiptsOfRestored,
+    /// Exchange: a destination's receipt is believed beyond its lane's end.
+    BelieveReceipts,
     /// Exchange: a receipt list of an older epoch of the neighbour clears custody.
     TrustOldReceipts,
     /// Exchange: a window does not get back what is sent again.
@@ -68,10 +76,13 @@ mod switch {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Self; 26] = [
+        pub const ALL: [Self; 30] = [
             Self::SendBeforeDurable,
             Self::AcknowledgeBeforeDurable,
             Self::ForgetKnownIds,
+            Self::TableBeforeDurable,
+            Self::MixVersions,
+            Self::TrustTotals,
             Self::KeepEpochAfterRestore,
             Self::ReuseSequences,
             Self::SkipSignatures,
@@ -84,6 +95,7 @@ mod switch {
             Self::ForgetRelayCustody,
             Self::TellNoEnds,
             Self::KeepReceiptsOfRestored,
+            Self::BelieveReceipts,
             Self::TrustOldReceipts,
             Self::LoseCredit,
             Self::ForgetCarried,
