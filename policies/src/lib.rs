@@ -1,6 +1,11 @@
 //! Policies as values, and the decisions taken from them. Pure: what a policy says never depends on who asks when.
 //!
-//! So far one document: how a link behaves ([`LinkPolicy`]), and which payloads are encrypted ([`is_encrypted`]).
+//! So far: how links behave ([`LinkPolicy`]), what may be sent to a neighbour and when ([`LinkLimits`]), and which payloads
+//! are encrypted ([`is_encrypted`]).
+
+mod limits;
+
+pub use limits::{ClassLimits, LinkLimits, Window};
 
 use jincai_types::{Destination, Millis, Priority};
 use serde::{Deserialize, Serialize};

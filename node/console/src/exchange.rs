@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use jincai_exchange::PaceReason;
 use jincai_types::{Destination, Epoch, Lane, Priority};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -61,10 +62,20 @@ pub(crate) async fn links(State(node): State<Node>) -> Answer {
                 };
                 l.lanes.iter().map(one).collect::<Vec<_>>()
             };
+            let waits = |l: &jincai_exchange::LinkReport| {
+                let one = |(class, until, why): &(Priority, u64, PaceReason)| {
+                    let why = match why {
+                        PaceReason::Window => "its daily window is closed",
+                        PaceReason::Rate => "its bytes a second are used up",
+                    };
+                    json!({ "class": class.name(), "until": until, "why": why })
+                };
+                l.paced.iter().map(one).collect::<Vec<_>>()
+            };
             let one = |l: jincai_exchange::LinkReport| {
                 json!({
                     "peer": l.peer, "up": l.up, "full": l.full, "paused": l.paused, "batches": l.batches, "bytes": l.bytes,
-                    "last_receipt": l.last_receipt, "lanes": lanes(&l),
+                    "last_receipt": l.last_receipt, "waits": waits(&l), "lanes": lanes(&l),
                 })
             };
             core.exchange().links().into_iter().map(one).collect::<Vec<_>>()

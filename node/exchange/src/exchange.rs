@@ -10,6 +10,7 @@ use crate::link::{Held, Key, Link, LinkKind, ToSend};
 use crate::operator::{Order, Target};
 use crate::outbox::Outbox;
 use crate::output::{Context, Notice, Output, Payload};
+use crate::pace::Pace;
 use crate::provenance::Provenance;
 use crate::record::{self, Cause, Cleared, DeadLetter, EffectRecord, Gone, Replayed, Restored, kind};
 use crate::restore::{CatchUp, Wanted, id_digest};
@@ -18,7 +19,7 @@ use crate::trace::Traces;
 use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Rooms};
 use jincai_crypto::{BatchView, CardChain, Directory, Entropy, KeyRing};
 use jincai_journal::{Log, Stored};
-use jincai_policies::LinkPolicy;
+use jincai_policies::{LinkLimits, LinkPolicy};
 use jincai_types::{
     AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Mutation, Priority, RecordNumber, mutated,
 };
@@ -70,6 +71,8 @@ pub struct Setup {
     pub directory: Directory,
     /// How links behave.
     pub policy: LinkPolicy,
+    /// What may be sent to which neighbour; those that are not named are not limited.
+    pub limits: BTreeMap<AuthorityId, LinkLimits>,
 }
 
 /// How the run before ended.
@@ -109,6 +112,7 @@ pub struct Exchange {
     pub(crate) entropy: Box<dyn Entropy>,
     pub(crate) directory: Directory,
     pub(crate) policy: LinkPolicy,
+    pub(crate) limits: BTreeMap<AuthorityId, LinkLimits>,
     pub(crate) epoch: Epoch,
     pub(crate) outbox: Outbox,
     pub(crate) links: BTreeMap<AuthorityId, Link>,
@@ -187,6 +191,7 @@ impl Exchange {
             entropy: setup.entropy,
             directory: setup.directory,
             policy: setup.policy,
+            limits: setup.limits,
             epoch: Epoch::default(),
             outbox: Outbox::default(),
             links: BTreeMap::new(),
@@ -456,7 +461,10 @@ impl Exchange {
     /// A neighbour can be reached now. Who it is was proven by the transport's certificates; an inferior whose card has
     /// not arrived yet brings it over this very link.
     pub fn link_up(&mut self, peer: AuthorityId, up: LinkKind, ctx: &mut Context<'_>) {
-        self.links.entry(peer).or_default().reset(Some(up), ctx.now);
+        let limits = self.limits.get(&peer).cloned().unwrap_or_default();
+        let link = self.links.entry(peer).or_default();
+        link.pace = Pace::new(limits, ctx.now);
+        link.reset(Some(up), ctx.now);
         self.say_hello(peer, ctx);
     }
 

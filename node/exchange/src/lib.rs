@@ -17,6 +17,7 @@ mod link;
 mod operator;
 mod outbox;
 mod output;
+mod pace;
 mod provenance;
 mod receive;
 pub mod record;
@@ -37,6 +38,7 @@ pub use frame::{Frame, HopOrder, PROTOCOL_VERSION, Receipt, ReceiptList, SlotVal
 pub use link::LinkKind;
 pub use operator::{Person, Target};
 pub use output::{Context, Notice, Output, Payload, Send};
+pub use pace::PaceReason;
 pub use report::{BatchState, InboundReport, LinkReport, OutboundReport, QueuedBatch};
 pub use room::{Decision, Delivery, Outgoing, Parts, Place, Refusal, Room, RoomError, Rooms};
 pub use trace::{Answer, Ask, HandedOn, HopReport, MessageState, Trace, find_messages};

@@ -3,7 +3,8 @@
 //! Custody of a batch ends with the neighbour's *signed* receipt and with nothing else; an unsigned «durable» only moves
 //! the window. Whatever is in doubt after a reconnect is sent again: the other end tells duplicates by their digest.
 
-use crate::{BatchState, HopOrder, Payload, Target};
+use crate::pace::Pace;
+use crate::{BatchState, HopOrder, PaceReason, Payload, Target};
 use jincai_crypto::BatchView;
 use jincai_policies::LinkPolicy;
 use jincai_types::{
@@ -130,6 +131,8 @@ pub(crate) struct Link {
     pub(crate) full: bool,
     /// An operator holds the link: no batch is sent.
     pub(crate) paused: bool,
+    /// How fast it is sent to.
+    pub(crate) pace: Pace,
     /// When the peer, which seems to have no room, was last asked whether that is still so.
     knocked: Millis,
     /// When slots are offered again, and how long after that.
@@ -213,6 +216,12 @@ impl Link {
             end if end <= queue.sent => BatchState::Sent,
             _ => BatchState::Waiting,
         }
+    }
+
+    /// Classes with something to send that wait for their time.
+    pub(crate) fn paced(&self, now: Millis) -> Vec<(Priority, Millis, PaceReason)> {
+        let ready = Priority::ALL.into_iter().filter(|class| !self.ready[class.index()].is_empty());
+        ready.filter_map(|class| self.pace.waits(class, now).map(|(at, why)| (class, at, why))).collect()
     }
 
     /// What a snapshot keeps of the link: custody, late custody, and lanes that ever had something for the neighbour.
@@ -331,6 +340,9 @@ impl Link {
         }
         for class in Priority::ALL {
             let at = class.index();
+            if self.ready[at].is_empty() || self.pace.waits(class, now).is_some() {
+                continue;
+            }
             let after = self.served[at].map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
             let turn =
                 self.ready[at].range((after, std::ops::Bound::Unbounded)).next().or_else(|| self.ready[at].first());
@@ -351,6 +363,7 @@ impl Link {
             }
             queue.sent = held.end.key();
             self.in_flight[at] += held.bytes;
+            self.pace.spend(class, held.bytes, now);
             self.served[at] = Some(lane);
             let hop = HopOrder { floor, after: held.after };
             return Some(ToSend { class, record: held.record, hop, bytes: held.bytes });
@@ -443,6 +456,10 @@ impl Link {
             .iter()
             .filter(|(_, q)| !q.held.is_empty() && q.sent > Key::default())
             .filter(|(_, q)| now.saturating_sub(q.progress) >= self.patience_of(q, policy))
+            // What was sent has arrived, and the rest waits for its time.
+            .filter(|(lane, q)| {
+                q.sent > q.confirmed || q.unsent().is_none() || self.pace.waits(lane.class, now).is_none()
+            })
             .map(|(lane, _)| *lane)
             .collect();
         for lane in &stuck {
@@ -458,10 +475,12 @@ impl Link {
     /// When the next tick would do something for this neighbour; see [`crate::Exchange::next_wake`].
     pub(crate) fn next_wake(&self, policy: &LinkPolicy, now: Millis) -> Option<Millis> {
         self.up?;
-        if self.can_send(policy) {
+        if self.can_send(policy, now) {
             return Some(now);
         }
         let mut next = self.offer.0;
+        let paced = Priority::ALL.into_iter().filter(|class| !self.ready[class.index()].is_empty());
+        next = paced.filter_map(|class| self.pace.waits(class, now)).map(|(at, _)| at).fold(next, Millis::min);
         if !self.owed.is_empty() || !self.owed_exactly.is_empty() {
             let (due, idle) = (self.receipts_sent + policy.receipt_ms, self.last_batch + policy.receipt_ms / 5);
             next = next.min(due).min(idle);
@@ -477,13 +496,15 @@ impl Link {
     }
 
     /// Whether [`Self::next`] would give something.
-    fn can_send(&self, policy: &LinkPolicy) -> bool {
+    fn can_send(&self, policy: &LinkPolicy, now: Millis) -> bool {
         let fits = |class: Priority, held: &Held| {
             let flying = self.in_flight[class.index()];
             flying == 0 || flying + held.bytes <= policy.window(class)
         };
         let waits = |lane: &Lane| self.queues.get(lane)?.unsent().filter(|held| fits(lane.class, held));
-        self.takes_batches() && self.ready.iter().flatten().any(|lane| waits(lane).is_some())
+        let may_go = |class: &Priority| self.pace.waits(*class, now).is_none();
+        let mut classes = Priority::ALL.into_iter().filter(may_go);
+        self.takes_batches() && classes.any(|c| self.ready[c.index()].iter().any(|lane| waits(lane).is_some()))
     }
 
     /// How long a lane may make no progress before it is sent again.

@@ -1,11 +1,13 @@
 //! What operators may see of the exchange: links, queues, lanes, dead letters.
 
-use crate::Error;
 use crate::exchange::Exchange;
 use crate::record::{self, DeadLetter};
+use crate::{Error, PaceReason};
 use jincai_crypto::{BatchView, sha256};
 use jincai_journal::Stored;
-use jincai_types::{Attributes, AuthorityId, Digest, Lane, LanePosition, Millis, RecordNumber, Sequence, encode};
+use jincai_types::{
+    Attributes, AuthorityId, Digest, Lane, LanePosition, Millis, Priority, RecordNumber, Sequence, encode,
+};
 
 /// One neighbour, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct LinkReport {
     pub full: bool,
     /// Whether an operator holds the link.
     pub paused: bool,
+    /// Classes with something to send that wait for their time: until when, and why.
+    pub paced: Vec<(Priority, Millis, PaceReason)>,
     /// The newest epoch in which it has spoken.
     pub epoch: jincai_types::Epoch,
     /// Batches in custody for it.
@@ -146,6 +150,7 @@ impl Exchange {
                 up: link.up.is_some() && link.greeted,
                 full: link.full,
                 paused: link.paused,
+                paced: link.paced(self.last_tick),
                 epoch: link.epoch,
                 batches,
                 bytes,

@@ -15,6 +15,7 @@ use jincai_policies::LinkPolicy;
 use jincai_types::{
     Attributes, AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority, Requirement,
 };
+use std::collections::BTreeMap;
 
 const NOW: Millis = 1_800_000_000_000;
 const PROVINCE: &str = "110000000";
@@ -94,7 +95,7 @@ impl Node {
         let mut entropy = SeededEntropy::new(7);
         let (directory, [_, keys, county]) = enrolled(&mut entropy);
         let (entropy, policy) = (Box::new(entropy), LinkPolicy::default());
-        let setup = Setup { authority: authority(PROVINCE), keys, entropy, directory, policy };
+        let setup = Setup { authority: authority(PROVINCE), keys, entropy, directory, policy, limits: BTreeMap::new() };
         let (exchange, out) = crate::open(setup, opening, None, NOW, &Empty, &mut NoRooms).expect("opens");
         let mut node = Self { exchange, out, now: NOW, county };
         for peer in [AuthorityId::MINISTRY, authority(COUNTY)] {

@@ -1,7 +1,7 @@
 //! The node's configuration: one TOML file, every key documented in conf/node.toml, unknown keys refused.
 
 use crate::error::Error;
-use jincai_policies::LinkPolicy;
+use jincai_policies::{LinkLimits, LinkPolicy};
 use jincai_storage::Spec;
 use jincai_types::AuthorityId;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,9 @@ pub(crate) struct Link {
     /// File drop: the directory we fetch files from.
     #[serde(default)]
     pub(crate) incoming: Option<PathBuf>,
+    /// What may be sent to it, and when.
+    #[serde(default)]
+    pub(crate) limits: LinkLimits,
 }
 
 /// The transports of this version.
@@ -162,6 +165,9 @@ impl Config {
             if peer == self.authority || self.link[..index].iter().any(|l| l.peer == peer) {
                 return Err(format!("link {peer}: it stands twice, or is this node itself"));
             }
+            if let Some(fault) = link.limits.fault() {
+                return Err(format!("link {peer}: limits: {fault}"));
+            }
             match link.transport {
                 Transport::Quic if self.quic.is_none() => return Err(format!("link {peer}: quic.listen is missing")),
                 Transport::Drop if link.outgoing.is_none() || link.incoming.is_none() => {
@@ -216,9 +222,15 @@ mod tests {
 
     const GOOD: &str = "authority = \"370502000\"\ndata = \"data\"\n[http]\nlisten = \"127.0.0.1:0\"\n";
 
+    const DROP: &str = "authority = \"370502000\"\ndata = \"data\"\n[http]\nlisten = \"127.0.0.1:0\"\n[[link]]\n\
+                        peer = \"370000000\"\ntransport = \"drop\"\noutgoing = \"o\"\nincoming = \"i\"\n";
+
     #[test]
     fn unknown_and_impossible_keys_are_refused() {
         assert!(load(GOOD).is_ok());
+        assert!(
+            load(&format!("{DROP}[link.limits.bulk]\nbytes_per_second = 500\nwindows = [\"20:00-06:00\"]\n")).is_ok()
+        );
         for bad in [
             &format!("{GOOD}[qick]\n"),
             &GOOD.replace("127.0.0.1", "0.0.0.0"),
@@ -226,6 +238,9 @@ mod tests {
             &format!("{GOOD}[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n"),
             &format!("{GOOD}[[link]]\npeer = \"370000000\"\ntransport = \"drop\"\n"),
             &format!("{GOOD}[journal]\nsegment_mib = 0\n"),
+            &format!("{DROP}[link.limits]\nbytes_per_second = 1\n"),
+            &format!("{DROP}[link.limits.bulk]\nwindows = [\"20:00-20:00\"]\n"),
+            &format!("{DROP}[link.limits]\nbulk_windows = []\n"),
         ] {
             let error = load(bad).expect_err(bad);
             assert_eq!(error.code(), "JC-1901", "{error}");

@@ -79,7 +79,8 @@ fn open(config: &Config, keys: KeyRing, directory: Directory) -> Result<Opened, 
     };
     let snapshot = snapshot.as_ref().map(|(through, bytes)| (*through, &bytes[..]));
     let (authority, policy) = (config.authority, config.policy.clone());
-    let setup = Setup { authority, keys, entropy: Box::new(entropy), directory, policy };
+    let limits = config.link.iter().map(|link| (link.peer, link.limits.clone())).collect();
+    let setup = Setup { authority, keys, entropy: Box::new(entropy), directory, policy, limits };
     let mut core = Core::open(setup, Arc::clone(&blobs), opening(&recovery), snapshot, clock::now(), &log)?;
     let mut first = core.turn(clock::now(), &log)?;
     if recovery.quarantine.is_some() {

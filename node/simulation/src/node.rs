@@ -164,8 +164,14 @@ impl Node {
         let policy =
             LinkPolicy { window_bytes: [WINDOW; 4], retry_ms: 1_000, receipt_ms: 300, ..LinkPolicy::default() };
         let entropy = Box::new(SeededEntropy::new(salt));
-        let setup =
-            Setup { authority: self.id, keys: self.keys()?, entropy, directory: self.directory.clone(), policy };
+        let setup = Setup {
+            authority: self.id,
+            keys: self.keys()?,
+            entropy,
+            directory: self.directory.clone(),
+            policy,
+            limits: BTreeMap::new(),
+        };
         let opening = match (self.restored, recovery.clean) {
             (true, _) => Opening::Restored,
             (false, true) => Opening::Clean,

@@ -99,6 +99,7 @@ fn setup() -> Setup {
         entropy: Box::new(SeededEntropy::new(9)),
         directory: world().directory.clone(),
         policy: Default::default(),
+        limits: Default::default(),
     }
 }
 

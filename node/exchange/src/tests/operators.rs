@@ -4,15 +4,17 @@ use super::{COUNTY, NOW, PROVINCE, authority, enrolled};
 use crate::record::{Cause, kind};
 use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal, RoomError};
 use crate::{
-    Context, Error, Exchange, Frame, HopOrder, LinkKind, Opening, Output, Person, Place, Rooms, Setup, Target,
+    Context, Error, Exchange, Frame, HopOrder, LinkKind, Opening, Output, PaceReason, Person, Place, Rooms, Setup,
+    Target,
 };
 use jincai_crypto::{BatchView, SealInput, SeededEntropy, seal};
 use jincai_journal::{Log, Record, Stored};
-use jincai_policies::LinkPolicy;
+use jincai_policies::{ClassLimits, LinkLimits, LinkPolicy};
 use jincai_types::{
     Attributes, AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber, Requirement,
     encode,
 };
+use std::collections::BTreeMap;
 
 /// A room that takes messages while it is open, and knows releases while they are `met`.
 #[derive(Default)]
@@ -77,13 +79,14 @@ struct Node {
     out: Output,
     book: Book,
     desk: Desk,
+    now: Millis,
 }
 
 fn open(book: &Book, desk: &mut Desk) -> (Exchange, Output) {
     let mut entropy = SeededEntropy::new(7);
     let (directory, [_, keys, _]) = enrolled(&mut entropy);
     let (authority, policy) = (authority(PROVINCE), LinkPolicy::default());
-    let setup = Setup { authority, keys, entropy: Box::new(entropy), directory, policy };
+    let setup = Setup { authority, keys, entropy: Box::new(entropy), directory, policy, limits: BTreeMap::new() };
     let opening = if book.0.is_empty() { Opening::Unclean } else { Opening::Clean };
     crate::open(setup, opening, None, NOW, book, desk).expect("opens")
 }
@@ -92,14 +95,14 @@ impl Node {
     fn new() -> Self {
         let (book, mut desk) = (Book::default(), Desk::default());
         let (exchange, out) = open(&book, &mut desk);
-        let mut node = Self { exchange, out, book, desk };
+        let mut node = Self { exchange, out, book, desk, now: NOW };
         node.with(|_, _| ());
         node
     }
 
     /// Acts, and appends what that stages; returns the frames that leave.
     fn with<T>(&mut self, act: impl FnOnce(&mut Exchange, &mut Context<'_>) -> T) -> (T, usize) {
-        let mut ctx = Context { now: NOW, log: &self.book, rooms: &mut self.desk, out: &mut self.out };
+        let mut ctx = Context { now: self.now, log: &self.book, rooms: &mut self.desk, out: &mut self.out };
         let done = act(&mut self.exchange, &mut ctx);
         let output = self.out.take();
         self.book.0.extend(output.records);
@@ -307,4 +310,53 @@ fn a_forked_lane_goes_on_with_its_first_branch_when_it_is_released() {
     hear(&mut node, &next).expect("the branch that came first goes on");
     assert_eq!(node.desk.applied, ["m1", "m2"]);
     assert!(matches!(hear(&mut node, &other), Err(Error::Fork { .. })), "the other one is a fork as before");
+}
+
+/// A link of 2,000 bytes a second for records, and files at night only: urgent messages do not wait, the others come at their
+/// pace, and nothing is sent a second time while it waits for its time.
+#[test]
+fn a_limited_link_is_sent_to_at_its_pace() {
+    let (ministry, mut node) = (AuthorityId::MINISTRY, Node::new());
+    let windows = vec!["20:00-06:00".to_owned().try_into().expect("a window")];
+    let limits = LinkLimits {
+        record: ClassLimits { bytes_per_second: 2_000, windows: Vec::new() },
+        bulk: ClassLimits { bytes_per_second: 0, windows },
+        ..LinkLimits::default()
+    };
+    let opens = limits.opens_at(Priority::Bulk, NOW);
+    assert!(opens > NOW, "the test's day is a day");
+    node.exchange.limits.insert(ministry, limits);
+    node.link();
+    let mut sent: usize = (0..20).map(|number| node.send(ministry, &format!("m{number}"), Vec::new())).sum();
+    let held = node.exchange.links().into_iter().find(|link| link.peer == ministry).expect("a neighbour");
+    let bytes = held.bytes / held.batches;
+    let in_a_second = (2_000 / bytes) as usize;
+    assert!((1..=in_a_second + 1).contains(&sent), "{sent} batches of {bytes} bytes at once");
+    for (class, expected) in [(Priority::Control, 1), (Priority::Bulk, 0)] {
+        let attributes = Attributes {
+            id: class.name().into(),
+            source: PROVINCE.into(),
+            kind: "desk".into(),
+            ..Attributes::default()
+        };
+        let destination = Destination::Authority(ministry);
+        let message = Outgoing { destination, class, attributes, payload: b"text".to_vec() };
+        let out = node.with(|exchange, ctx| exchange.submit(message).and_then(|()| exchange.flush(ctx))).1;
+        assert_eq!(out, expected, "{}", class.name());
+    }
+    let held = node.exchange.links().into_iter().find(|link| link.peer == ministry).expect("a neighbour");
+    let paced: Vec<_> = held.paced.iter().map(|(class, _, why)| (*class, *why)).collect();
+    assert_eq!(paced, [(Priority::Record, PaceReason::Rate), (Priority::Bulk, PaceReason::Window)]);
+    let mut seconds = 0;
+    while sent < 20 {
+        node.now += 1_000;
+        seconds += 1;
+        let now = node.with(|exchange, ctx| exchange.tick(ctx)).1;
+        assert!(now <= in_a_second + 1, "{now} batches of {bytes} bytes in a second");
+        sent += now;
+    }
+    assert_eq!(sent, 20, "each once, in {seconds} s");
+    assert!(seconds >= 20 / (in_a_second + 1) - 1, "{seconds} s");
+    node.now = opens;
+    assert!(node.with(|exchange, ctx| exchange.tick(ctx)).1 > 0, "the night has come");
 }

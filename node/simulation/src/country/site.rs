@@ -7,6 +7,7 @@ use jincai_exchange::{Frame, LinkKind, Opening, Payload, Setup, read_batch};
 use jincai_journal::{Blobs, Config, Engine, MemoryDisk, Reader, Record, Urgency};
 use jincai_policies::LinkPolicy;
 use jincai_types::{AuthorityId, Millis};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A node ticks at most so often.
@@ -74,7 +75,7 @@ impl Site {
         let keys = KeyRing::from_bytes(&self.keys).map_err(|e| told(&e))?;
         let entropy = Box::new(SeededEntropy::new(salt));
         let (authority, directory) = (self.id, self.directory.clone());
-        let setup = Setup { authority, keys, entropy, directory, policy: policy() };
+        let setup = Setup { authority, keys, entropy, directory, policy: policy(), limits: BTreeMap::new() };
         let opening = if recovery.clean { Opening::Clean } else { Opening::Unclean };
         let core = Core::open(setup, blobs, opening, None, now, &log).map_err(|e| told(&e))?;
         self.life += 1;
