@@ -291,18 +291,23 @@ pub(crate) struct Pair {
 impl Pair {
     /// Over QUIC, with the province's data in a directory of its own and more keys for its section `journal`.
     pub(crate) fn over_quic_with(data: &Path, journal: &str) -> Self {
-        Self::quic(Some(data), journal)
+        Self::quic(Some(data), journal, 20)
+    }
+
+    /// Over QUIC, where silence is taken for death only after half an hour.
+    pub(crate) fn over_patient_quic() -> Self {
+        Self::quic(None, "", 600)
     }
 
     /// Over QUIC.
     pub(crate) fn over_quic() -> Self {
-        Self::quic(None, "")
+        Self::quic(None, "", 20)
     }
 
     /// Over QUIC, each in a network namespace of its own, on 10.99.0.1 and 10.99.0.2.
     pub(crate) fn apart(ministry: &str, province: &str) -> Self {
-        let above = "[quic]\nlisten = \"0.0.0.0:7000\"\n[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n";
-        let below = "[quic]\nlisten = \"0.0.0.0:7000\"\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"10.99.0.1:7000\"\n";
+        let above = "[quic]\nkeep_alive_seconds = 5\nlisten = \"0.0.0.0:7000\"\n[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n";
+        let below = "[quic]\nkeep_alive_seconds = 5\nlisten = \"0.0.0.0:7000\"\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"10.99.0.1:7000\"\n";
         let mut pair = Self::enrolled(above, below, None);
         pair.ministry.namespace = Some(ministry.to_owned());
         pair.province.namespace = Some(province.to_owned());
@@ -311,13 +316,13 @@ impl Pair {
         pair
     }
 
-    fn quic(data: Option<&Path>, journal: &str) -> Self {
+    fn quic(data: Option<&Path>, journal: &str, keep_alive: u64) -> Self {
         let port = || UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
         let (above, below) = (port(), port());
         let ministry =
             format!("[quic]\nlisten = \"127.0.0.1:{above}\"\n[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n");
         let province = format!(
-            "{journal}[quic]\nlisten = \"127.0.0.1:{below}\"\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"127.0.0.1:{above}\"\n"
+            "{journal}[quic]\nkeep_alive_seconds = {keep_alive}\nlisten = \"127.0.0.1:{below}\"\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"127.0.0.1:{above}\"\n"
         );
         let pair = Self::linked(&ministry, &province, data);
         pair.wait_until_linked();

@@ -3,7 +3,8 @@
 
 use crate::disk::whole;
 use crate::load::Book;
-use crate::node::{Node, wait_for};
+use crate::node::{Node, Pair, wait_for};
+use crate::restore::{ids, send};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -158,4 +159,15 @@ fn clocks_that_jump_stop_nothing_and_lose_nothing() {
     node.start();
     book.check(&node, "clocks that jump");
     assert_eq!(book.acknowledged(), 70);
+}
+
+/// A superior is killed without a word and comes back. Its inferior, for which the connection is alive, hears with the first packet
+/// that it sends that nobody knows it any more, and calls again.
+#[test]
+fn a_killed_superior_is_called_again_at_once_when_it_is_back() {
+    let mut pair = Pair::over_patient_quic();
+    pair.ministry.kill();
+    pair.ministry.start();
+    send(&pair.province, "000000000", "m1");
+    wait_for("the message", || (ids(&pair.ministry) == ["m1"]).then_some(()));
 }

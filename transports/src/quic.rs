@@ -21,7 +21,9 @@ use jincai_types::AuthorityId;
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Endpoint, EndpointConfig, Incoming, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use refusal::{Close, explain};
+use ring::hmac;
 use runtime::Watched;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use session::QuicSession;
@@ -32,10 +34,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
-/// Sent when nothing else is, so that addresses stay known on the way and a dead peer is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Silence after which a connection is dead.
-const IDLE: Duration = Duration::from_secs(15);
+/// A connection is dead after so many keep-alives without an answer.
+const PATIENCE: u32 = 3;
+/// The accepting end waits for longer than any caller: of the two idle times the shorter one counts.
+const ACCEPTED_IDLE: Duration = Duration::from_secs(3_600);
 /// Longest time from the first packet to the greeting.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest time for everything to end in [`QuicEndpoint::close`].
@@ -60,6 +62,12 @@ pub struct QuicConfig {
     pub root: CertificateDer<'static>,
     /// Who may connect; a certificate of anybody else is refused.
     pub neighbours: Vec<AuthorityId>,
+    /// On connections that we dial, sent when nothing else is, so that addresses stay known on the way and a dead peer is
+    /// noticed after three of them; 1 to 600 seconds.
+    pub keep_alive: Duration,
+    /// The same at every start, and nobody else's: a peer that still uses a connection which this end has lost with its
+    /// process is told so with the first packet it sends (stateless reset, RFC 9000 section 10.3).
+    pub secret: [u8; 32],
 }
 
 /// The driver of one neighbour as the socket sees it.
@@ -92,13 +100,13 @@ impl QuicEndpoint {
     /// Opens the socket on the current tokio runtime. Connections are taken for those links that [`Self::connect`] or
     /// [`Self::accept`] gave out.
     pub fn bind(config: QuicConfig, events: Events) -> Result<Self, Error> {
-        let QuicConfig { listen, chain, key, root, neighbours } = config;
+        let QuicConfig { listen, chain, key, root, neighbours, keep_alive, secret } = config;
         let credentials = Credentials { chain, key, root };
-        let client = client_config(&credentials)?;
+        let client = client_config(&credentials, keep_alive)?;
         let server = listen.is_some().then(|| server_config(&credentials)).transpose()?;
         let (socket, address) = open_socket(listen)?;
         let (runtime, freed) = Watched::new();
-        let endpoint = Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(runtime))
+        let endpoint = Endpoint::new(endpoint_config(&secret), server, socket, Arc::new(runtime))
             .map_err(|source| Error::Bind { address, source })?;
         let inner = Arc::new(Inner {
             endpoint,
@@ -274,7 +282,21 @@ fn open_socket(listen: Option<SocketAddr>) -> Result<(UdpSocket, SocketAddr), Er
     socket.map(|socket| (socket, address)).map_err(|source| Error::Bind { address, source })
 }
 
-fn transport() -> Arc<TransportConfig> {
+/// What a node needs to recognise connections of an earlier run of its own.
+fn endpoint_config(secret: &[u8; 32]) -> EndpointConfig {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let mut first = [0; 8];
+    first.copy_from_slice(&hmac::sign(&key, b"connection ids").as_ref()[..8]);
+    let ids = u64::from_be_bytes(first);
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    // After a restart thousands may have to be told.
+    config.min_reset_interval(Duration::from_millis(1));
+    config
+}
+
+fn transport(keep_alive: Option<Duration>) -> Arc<TransportConfig> {
+    let idle = keep_alive.map_or(ACCEPTED_IDLE, |pause| pause.min(ACCEPTED_IDLE / PATIENCE) * PATIENCE);
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
@@ -283,18 +305,18 @@ fn transport() -> Arc<TransportConfig> {
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(u64::from(CONNECTION_WINDOW))
         .datagram_receive_buffer_size(None)
-        .keep_alive_interval(Some(KEEP_ALIVE))
-        .max_idle_timeout(Some(IDLE.try_into().expect("15 seconds are a valid idle time")))
+        .keep_alive_interval(keep_alive)
+        .max_idle_timeout(Some(idle.try_into().expect("an hour at most is a valid idle time")))
         // At 100 ms and 1 % loss CUBIC was measured at 1.8 Mbit/s, BBR at 57 to 73.
         .congestion_controller_factory(Arc::new(BbrConfig::default()));
     Arc::new(transport)
 }
 
-fn client_config(credentials: &Credentials) -> Result<quinn::ClientConfig, Error> {
+fn client_config(credentials: &Credentials, keep_alive: Duration) -> Result<quinn::ClientConfig, Error> {
     let tls = QuicClientConfig::try_from(credentials.client()?)
         .map_err(|e| Error::Identity(rustls::Error::General(e.to_string())))?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(transport());
+    config.transport_config(transport(Some(keep_alive)));
     Ok(config)
 }
 
@@ -302,6 +324,6 @@ fn server_config(credentials: &Credentials) -> Result<quinn::ServerConfig, Error
     let tls = QuicServerConfig::try_from(credentials.server()?)
         .map_err(|e| Error::Identity(rustls::Error::General(e.to_string())))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(transport()).max_incoming(HANDSHAKES);
+    config.transport_config(transport(None)).max_incoming(HANDSHAKES);
     Ok(config)
 }

@@ -1,7 +1,9 @@
 //! `jincai bench`: what this machine can do, through the code that production runs.
 
+mod idle;
 mod queue;
 mod relay;
 
+pub(crate) use idle::idle;
 pub(crate) use queue::queue;
 pub(crate) use relay::relay;

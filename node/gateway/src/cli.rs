@@ -478,6 +478,18 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// What a node with one link costs when nothing happens: memory, processor, network.
+    Idle {
+        /// Seconds before the measurement, for what a start brings along.
+        #[arg(long, default_value_t = 60)]
+        settle: u64,
+        /// Seconds to measure.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// 100-byte messages queued for a neighbour that is away, a restart with them, their delivery.
     Queue {
         /// Messages.

@@ -66,6 +66,7 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Restore(restore) => set_back(&restore),
         Command::Demo { keep, dir } => demo::run(keep, dir),
         Command::Bench(Bench::Relay { transport, messages, json }) => bench::relay(&transport, messages, json),
+        Command::Bench(Bench::Idle { settle, seconds, json }) => bench::idle(settle, seconds, json),
         Command::Bench(Bench::Queue { messages, dir, json }) => bench::queue(messages, dir.as_deref(), json),
         Command::Sim { nodes, days, seeds, faults, trace, json } => {
             simulate((nodes, days), &seeds, &faults, trace, json)

@@ -49,6 +49,14 @@ pub(crate) struct Http {
 pub(crate) struct Quic {
     /// UDP address.
     pub(crate) listen: SocketAddr,
+    /// On links that we dial: a packet so often when nothing else is sent, in seconds; 1 to 600. After three without an answer
+    /// the connection is dead.
+    #[serde(default = "keep_alive")]
+    pub(crate) keep_alive_seconds: u64,
+}
+
+fn keep_alive() -> u64 {
+    20
 }
 
 /// One neighbour.
@@ -160,6 +168,9 @@ impl Config {
         if !self.http.listen.ip().is_loopback() {
             return Err("http.listen must be a loopback address: put a proxy with TLS before it to serve others".into());
         }
+        if self.quic.as_ref().is_some_and(|quic| !(1..=600).contains(&quic.keep_alive_seconds)) {
+            return Err("quic.keep_alive_seconds must lie between 1 and 600".into());
+        }
         for (index, link) in self.link.iter().enumerate() {
             let peer = link.peer;
             if peer == self.authority || self.link[..index].iter().any(|l| l.peer == peer) {
@@ -238,6 +249,7 @@ mod tests {
             &format!("{GOOD}[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n"),
             &format!("{GOOD}[[link]]\npeer = \"370000000\"\ntransport = \"drop\"\n"),
             &format!("{GOOD}[journal]\nsegment_mib = 0\n"),
+            &format!("{GOOD}[quic]\nlisten = \"127.0.0.1:0\"\nkeep_alive_seconds = 0\n"),
             &format!("{DROP}[link.limits]\nbytes_per_second = 1\n"),
             &format!("{DROP}[link.limits.bulk]\nwindows = [\"20:00-20:00\"]\n"),
             &format!("{DROP}[link.limits]\nbulk_windows = []\n"),

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::input::Input;
 use bytes::Bytes;
 use jincai_core::Event;
-use jincai_crypto::TlsIdentity;
+use jincai_crypto::{TlsIdentity, sha256};
 use jincai_exchange::{Frame, LinkKind, Payload, Send, read_batch};
 use jincai_journal::Reader;
 use jincai_transports::{DropConfig, Link, LinkEvent, QuicConfig, QuicEndpoint, Shape, open_drop};
@@ -55,7 +55,10 @@ impl Links {
         let quic = match &config.quic {
             None => None,
             Some(quic) => {
+                let secret = sha256(&[&b"jincai/quic-reset/1\0"[..], tls.key.secret_pkcs8_der()].concat());
                 let settings = QuicConfig {
+                    keep_alive: Duration::from_secs(quic.keep_alive_seconds),
+                    secret: secret.0,
                     listen: Some(quic.listen),
                     chain: enrolment.certificates(),
                     key: tls.key.into(),

@@ -15,6 +15,7 @@ mod error;
 mod input;
 mod links;
 mod output;
+mod pulse;
 mod queue;
 mod read_only;
 mod run;

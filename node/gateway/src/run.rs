@@ -8,6 +8,7 @@ use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read, write_private};
 use crate::input::{Input, QUEUE};
 use crate::links::{Links, Transports};
+use crate::pulse::Pulse;
 use crate::read_only::ReadOnly;
 use crate::shell::{Durable, Shell, carry_out};
 use jincai_console::{Call, Node, router};
@@ -16,6 +17,7 @@ use jincai_crypto::{Directory, Entropy, KeyRing, SystemEntropy, sha256};
 use jincai_exchange::{Opening, Setup};
 use jincai_journal::{Blobs, DirBlobs, DirDisk, Engine, Journal, Reader, Recovery, Urgency, read_snapshot};
 use jincai_tables::Tables;
+use jincai_types::Millis;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::Arc;
@@ -26,8 +28,6 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-/// Milliseconds between ticks of the core.
-const TICK: Duration = Duration::from_millis(50);
 /// How often the disk's room is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// Newest records kept in memory for sending; older ones come from the page cache.
@@ -108,6 +108,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
         Source { authority: config.authority, data: config.data.clone(), log: log.clone(), blobs: Arc::clone(&blobs) };
     let reader = log.clone();
     let progress = Arc::new(AtomicU64::new(clock::now()));
+    let pulse = Arc::new(Pulse::default());
     let (end, ended) = watch::channel(false);
     let (transports, core) = match engine {
         Some(engine) => {
@@ -126,6 +127,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
                 tables: Arc::clone(&tables),
                 links,
                 progress: Arc::clone(&progress),
+                pulse: Arc::clone(&pulse),
                 waiting: VecDeque::new(),
                 unsealed: Vec::new(),
             };
@@ -133,11 +135,15 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
         }
         None => {
             carry_out(first, &tables, &Links::none());
+            pulse.rest_until(Millis::MAX);
             let read_only = ReadOnly { core, log, progress: Arc::clone(&progress) };
             (Transports::none(), spawn_core(end, move || read_only.run(receiver))?)
         }
     };
-    tokio::spawn(tick(inputs.clone()));
+    tokio::spawn({
+        let inputs = inputs.clone();
+        async move { pulse.beat(inputs).await }
+    });
     tokio::spawn(release_idle(Arc::clone(&tables)));
     let (calls, queue) = mpsc::channel(CALLS);
     tokio::spawn(forward(queue, inputs.clone()));
@@ -220,14 +226,6 @@ impl Running {
             Ok(Ok(result)) => result,
             _ => Err(Error::Stopped("the core panicked; see the log".into())),
         }
-    }
-}
-
-async fn tick(inputs: mpsc::Sender<Input>) {
-    let mut interval = tokio::time::interval(TICK);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while inputs.send(Input::Event(Event::Tick)).await.is_ok() {
-        interval.tick().await;
     }
 }
 

@@ -9,11 +9,12 @@ use crate::clock;
 use crate::error::Error;
 use crate::input::Input;
 use crate::links::Links;
+use crate::pulse::Pulse;
 use jincai_core::{Action, Core, Event, Turn};
 use jincai_exchange::Notice;
 use jincai_journal::{Journal, OnProgress, Reader, Space, Urgency};
 use jincai_tables::Tables;
-use jincai_types::RecordNumber;
+use jincai_types::{Millis, RecordNumber};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -73,6 +74,7 @@ pub(crate) struct Shell {
     pub(crate) tables: Arc<Tables>,
     pub(crate) links: Links,
     pub(crate) progress: Arc<AtomicU64>,
+    pub(crate) pulse: Arc<Pulse>,
     /// Answers that wait for a record to be durable.
     pub(crate) waiting: VecDeque<(RecordNumber, Release)>,
     /// Answers whose messages are not in a record yet.
@@ -85,7 +87,12 @@ impl Shell {
         let mut stop = false;
         while !stop {
             let Some(first) = inputs.blocking_recv() else { break };
+            let tick = matches!(first, Input::Event(Event::Tick));
+            if !tick {
+                self.pulse.stir();
+            }
             stop = self.take(first)?;
+            let quiet = tick && inputs.is_empty() && !self.core.has_output() && self.waiting.is_empty();
             for _ in 0..TURN_INPUTS {
                 if stop || self.core.staged_bytes() > TURN_BYTES {
                     break;
@@ -96,6 +103,11 @@ impl Shell {
                 }
             }
             self.end_turn()?;
+            if quiet {
+                // What comes from now on stirs it again.
+                let now = clock::now();
+                self.pulse.rest_until(self.core.next_wake(now).unwrap_or(Millis::MAX));
+            }
         }
         self.finish()
     }

@@ -43,6 +43,8 @@ impl Ministry {
             key: ring.tls_identity().key.into(),
             root: self.root.clone(),
             neighbours: neighbours.to_vec(),
+            keep_alive: std::time::Duration::from_secs(5),
+            secret: [seed as u8; 32],
         }
     }
 }

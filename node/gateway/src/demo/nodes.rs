@@ -114,7 +114,12 @@ impl DemoNode {
     }
 
     fn pid(&self) -> Option<Pid> {
-        Pid::from_raw(i32::try_from(self.child.as_ref()?.id()).ok()?)
+        Pid::from_raw(i32::try_from(self.process()?).ok()?)
+    }
+
+    /// The process's number.
+    pub(crate) fn process(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Resident and anonymous memory in KiB (VmRSS, RssAnon).
