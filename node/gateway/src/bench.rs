@@ -4,4 +4,4 @@ mod queue;
 mod relay;
 
 pub(crate) use queue::queue;
-pub(crate) use relay::relay;
+pub(crate) use relay::{Load, relay};

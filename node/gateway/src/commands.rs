@@ -65,7 +65,9 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Backup { node, out } => backup(&node, &out),
         Command::Restore(restore) => set_back(&restore),
         Command::Demo { keep, dir } => demo::run(keep, dir),
-        Command::Bench(Bench::Relay { transport, messages, json }) => bench::relay(&transport, messages, json),
+        Command::Bench(Bench::Relay { transport, messages, rate, in_flight, json }) => {
+            bench::relay(&transport, messages, bench::Load::new(rate, in_flight), json)
+        }
         Command::Bench(Bench::Queue { messages, dir, json }) => bench::queue(messages, dir.as_deref(), json),
         Command::Sim { nodes, days, seeds, faults, trace, json } => {
             simulate((nodes, days), &seeds, &faults, trace, json)

@@ -7,7 +7,7 @@
 use crate::checkpoint::Checkpoints;
 use crate::clock;
 use crate::error::Error;
-use crate::input::Input;
+use crate::input::{Input, Watch};
 use crate::links::Links;
 use jincai_core::{Action, Core, Event, Turn};
 use jincai_exchange::Notice;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
-/// A turn ends after so many inputs, or so many bytes of records, at the latest.
+/// A turn ends after so many inputs, or so many bytes of records and messages, at the latest.
 const TURN_INPUTS: usize = 512;
 const TURN_BYTES: usize = 4 << 20;
 
@@ -77,6 +77,7 @@ pub(crate) struct Shell {
     pub(crate) waiting: VecDeque<(RecordNumber, Release)>,
     /// Answers whose messages are not in a record yet.
     pub(crate) unsealed: Vec<Release>,
+    pub(crate) watches: Vec<Watch>,
 }
 
 impl Shell {
@@ -87,7 +88,7 @@ impl Shell {
             let Some(first) = inputs.blocking_recv() else { break };
             stop = self.take(first)?;
             for _ in 0..TURN_INPUTS {
-                if stop || self.core.staged_bytes() > TURN_BYTES {
+                if stop || self.core.unwritten_bytes() > TURN_BYTES {
                     break;
                 }
                 match inputs.try_recv() {
@@ -105,14 +106,17 @@ impl Shell {
         self.progress.store(now, Ordering::Relaxed);
         match input {
             Input::Event(event) => self.step(event)?,
-            Input::Call(call) => {
-                let release = (call.run)(&mut self.core, now, &self.log);
-                if self.core.has_unsealed() {
-                    self.unsealed.push(release);
-                } else {
-                    self.waiting.push_back((self.core.staged(), release));
+            Input::Calls(calls) => {
+                for call in calls {
+                    let release = (call.run)(&mut self.core, now, &self.log);
+                    if self.core.has_unsealed() {
+                        self.unsealed.push(release);
+                    } else {
+                        self.waiting.push_back((self.core.staged(), release));
+                    }
                 }
             }
+            Input::Watch(watch) => self.watches.push(watch),
             Input::Wake => {}
             Input::Stop => return Ok(true),
         }
@@ -164,6 +168,7 @@ impl Shell {
                 release();
             }
         }
+        self.watches.iter_mut().for_each(|watch| watch(&self.core));
         Ok(())
     }
 

@@ -127,6 +127,11 @@ impl DemoNode {
         Some((field("VmRSS:")?, field("RssAnon:")?))
     }
 
+    /// The processor time that the process has used.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        cpu(self.child.as_ref()?.id())
+    }
+
     /// SIGKILL: nothing is finished.
     pub(crate) fn kill(&mut self) -> Result<(), Error> {
         if let Some(mut child) = self.child.take() {
@@ -167,6 +172,15 @@ impl Drop for DemoNode {
             drop(child.wait());
         }
     }
+}
+
+/// The processor time that a process has used, in all its threads and in the kernel for it.
+pub(crate) fn cpu(process: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field is the program's name in parentheses; utime and stime are fields 14 and 15, in hundredths of a second.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
 }
 
 /// A short pause between two looks at a node.
