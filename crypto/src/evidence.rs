@@ -3,7 +3,7 @@
 //! It holds the origin's signed statement, the message with its inclusion proof, the chain of cards from the root to the
 //! origin, and, where the exporter could read it, the message's own key: that reveals this message and no other.
 
-use crate::batch::{BatchView, item_key, leaf, open_item};
+use crate::batch::{BatchView, ItemKeys, ItemView, leaf, open_item};
 use crate::card::{CardChain, Directory};
 use crate::sign::{Purpose, verify};
 use crate::{Error, KeyRing, Statement, inclusion_proof, root_from_proof};
@@ -69,7 +69,7 @@ pub fn export_evidence(
     let cards =
         directory.chain(origin).ok_or(Error::Card { authority: origin, reason: "its chain is not held here" })?;
     let key = match reader {
-        Some((me, keys)) => view.content_key(me, keys)?.map(|key| ByteArray::from(*item_key(&key, index))),
+        Some((me, keys)) => view.content_key(me, keys)?.map(|key| ByteArray::from(*ItemKeys::new(&key).key(index))),
         None => None,
     };
     let evidence = Evidence {
@@ -114,9 +114,9 @@ pub fn verify_evidence(bytes: &[u8], root: Option<Digest>) -> Result<EvidenceRep
         None if statement.encrypted => None,
         None => Some(evidence.content.to_vec()),
         Some(key) => {
-            let open =
-                open_item(key, statement.lane, statement.epoch, sequence, &evidence.content, &evidence.commitment)?;
-            Some(open.payload)
+            let place = (statement.lane, statement.epoch, sequence);
+            let (attributes, content) = (&evidence.attributes[..], &evidence.content[..]);
+            Some(open_item(key, place, &ItemView { attributes, content, commitment: &evidence.commitment })?)
         }
     };
     let attributes = decode_canonical("message attributes", &evidence.attributes, limits::BATCH_BYTES)?;

@@ -1,12 +1,11 @@
 //! A node's secret keys and their public halves. Secrets are wiped when dropped and never printed.
 
-use crate::entropy::{Entropy, Fetched};
+use crate::entropy::Entropy;
+use crate::wrap::{Contexts, WRAPPED};
 use crate::{Error, sha256};
-use hpke::aead::AesGcm256;
-use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
-use jincai_types::{decode, encode, hex};
+use hpke::{Deserializable, Kem, Serializable};
+use jincai_types::{Digest, decode, encode, hex};
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -39,28 +38,6 @@ impl fmt::Debug for SigningPublicKey {
 /// An X25519 key that content keys are wrapped for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncryptionPublicKey(pub [u8; 32]);
-
-impl EncryptionPublicKey {
-    /// Wraps a 32-byte content key (HPKE base mode): 32 bytes of encapsulated key, then 48 of ciphertext.
-    pub(crate) fn wrap(&self, key: &[u8; 32], info: &[u8], entropy: &mut dyn Entropy) -> Result<[u8; 80], Error> {
-        type K = X25519HkdfSha256;
-        let public = <K as Kem>::PublicKey::from_bytes(&self.0).map_err(|_| Error::Key("not an X25519 public key"))?;
-        let mut random = Fetched::new(entropy)?;
-        let (encapsulated, sealed) = hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, K>(
-            &OpModeS::Base,
-            &public,
-            info,
-            key,
-            &[],
-            &mut random,
-        )
-        .map_err(|_| Error::Key("HPKE refuses this public key"))?;
-        let mut out = [0; 80];
-        out[..32].copy_from_slice(&encapsulated.to_bytes());
-        out[32..].copy_from_slice(&sealed);
-        Ok(out)
-    }
-}
 
 /// An Ed25519 signing key.
 pub struct SigningKey {
@@ -139,6 +116,7 @@ pub struct KeyRing {
     pub authority: SigningKey,
     tls: SigningKey,
     encryption: Zeroizing<[u8; 32]>,
+    contexts: Contexts,
 }
 
 #[derive(Encode, Decode)]
@@ -168,6 +146,7 @@ impl KeyRing {
             authority: SigningKey::from_seed(seed()?)?,
             tls: SigningKey::from_seed(seed()?)?,
             encryption: Zeroizing::new(seed()?),
+            contexts: Contexts::default(),
         })
     }
 
@@ -194,6 +173,7 @@ impl KeyRing {
             authority: SigningKey::from_seed(*file.authority)?,
             tls: SigningKey::from_seed(*file.tls)?,
             encryption: Zeroizing::new(*file.encryption),
+            contexts: Contexts::default(),
         })
     }
 
@@ -223,22 +203,20 @@ impl KeyRing {
             .map_err(|_| Error::Key("not an X25519 key"))
     }
 
-    /// Opens what [`EncryptionPublicKey::wrap`] made for us.
-    pub(crate) fn unwrap(&self, wrapped: &[u8; 80], info: &[u8]) -> Result<Zeroizing<[u8; 32]>, Error> {
-        type K = X25519HkdfSha256;
-        let encapsulated = <K as Kem>::EncappedKey::from_bytes(&wrapped[..32]).map_err(|_| Error::Decrypt)?;
-        let secret = self.decryption()?;
-        let key = hpke::single_shot_open::<AesGcm256, HkdfSha256, K>(
-            &OpModeR::Base,
-            &secret,
-            &encapsulated,
-            info,
-            &wrapped[32..],
-            &[],
-        )
-        .map_err(|_| Error::Decrypt)?;
-        let key: [u8; 32] = key.as_slice().try_into().map_err(|_| Error::Decrypt)?;
-        Ok(Zeroizing::new(key))
+    /// Wraps a batch's content key for a reader.
+    pub(crate) fn wrap(
+        &self,
+        reader: &EncryptionPublicKey,
+        content_key: &[u8; 32],
+        statement: &Digest,
+        entropy: &mut dyn Entropy,
+    ) -> Result<[u8; WRAPPED], Error> {
+        self.contexts.wrap(reader, content_key, statement, entropy)
+    }
+
+    /// Opens what was wrapped for us.
+    pub(crate) fn unwrap(&self, wrapped: &[u8; WRAPPED], statement: &Digest) -> Result<Zeroizing<[u8; 32]>, Error> {
+        self.contexts.unwrap(&self.decryption()?, wrapped, statement)
     }
 }
 

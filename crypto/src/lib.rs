@@ -15,8 +15,9 @@ mod sign;
 mod statement;
 mod tls;
 mod verified;
+mod wrap;
 
-pub use batch::{BatchView, ItemView, OpenItem, Recipient, SealInput, open_item, seal};
+pub use batch::{BatchView, ItemView, Opened, Opener, Recipient, SealInput, seal};
 pub use card::{Card, CardChain, Directory};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use error::Error;

@@ -74,15 +74,18 @@ fn what_is_sealed_opens_for_its_destination_only() {
     for encrypted in [true, false] {
         let bytes = sealed(&world, 3, encrypted);
         let view = BatchView::parse(&bytes).expect("parses").verify(&world.directory).expect("verifies");
-        let key = view.content_key(id("000000000"), &world.ministry).expect("content key");
-        assert_eq!(key.is_some(), encrypted);
-        for index in 0..3 {
-            let open = view.open(index, key.as_deref()).expect("opens");
-            assert_eq!(open.payload, format!("payload {index}").into_bytes());
+        let mut opener = view.opener(id("000000000"), &world.ministry).expect("content key");
+        // In any order, and as often as one likes.
+        for index in [2, 0, 1, 0] {
+            let opened = opener.open(&view, index).expect("opens");
+            assert_eq!(opened.payload, format!("payload {index}").into_bytes());
+            let committed = sha256(&[opened.salt, opened.payload].concat());
+            assert!(!encrypted || committed.0 == opened.commitment);
         }
+        assert!(opener.open(&view, 3).is_err());
         if encrypted {
-            assert!(matches!(view.content_key(id("370502000"), &world.county), Err(Error::NotForUs(_))));
-            assert!(matches!(view.content_key(id("000000000"), &world.county), Err(Error::Decrypt)));
+            assert!(matches!(view.opener(id("370502000"), &world.county), Err(Error::NotForUs(_))));
+            assert!(matches!(view.opener(id("000000000"), &world.county), Err(Error::Decrypt)));
             assert!(!String::from_utf8_lossy(&bytes).contains("payload"));
         }
     }
@@ -169,8 +172,8 @@ proptest! {
         bytes[bit / 8] ^= 1 << (bit % 8);
         let payloads = || -> Result<Vec<Vec<u8>>, Error> {
             let view = BatchView::parse(&bytes)?.verify(&world.directory)?;
-            let key = view.content_key(id("000000000"), &world.ministry)?;
-            (0..2).map(|i| view.open(i, key.as_deref()).map(|o| o.payload)).collect()
+            let mut opener = view.opener(id("000000000"), &world.ministry)?;
+            (0..2).map(|i| opener.open(&view, i).map(|o| o.payload.to_vec())).collect()
         };
         // The unprotected headers are outside the signatures and mean nothing.
         if let Ok(payloads) = payloads() {

@@ -23,21 +23,33 @@ CARGO_TARGET_DIR="$build" RUSTFLAGS="--cfg fuzzing -C codegen-units=1 -C passes=
 search="$build/$host/release/jincai-fuzz-search"
 
 [ $# -gt 0 ] || set -- $(ls "$here/corpus")
-found=0 all=0
 for target in "$@"; do
-    corpus="$here/corpus/$target" reached="$build/reached/$target" log="$build/$target.log"
-    [ -d "$corpus" ] || { echo "there is no corpus of «$target»" >&2; exit 1; }
+    [ -d "$here/corpus/$target" ] || { echo "there is no corpus of «$target»" >&2; exit 1; }
+done
+
+# Searches against one target; leaves one line, and how many executions there were.
+search_one() {
+    local target=$1 corpus="$here/corpus/$1" reached="$build/reached/$1" log="$build/$1.log" result="nothing found"
     mkdir -p "$reached"
-    result="nothing found"
     JINCAI_FUZZ_TARGET="$target" "$search" "$reached" "$corpus" -max_total_time="$seconds" -max_len=65536 -timeout=10 \
-        -rss_limit_mb=2048 -malloc_limit_mb=512 -print_final_stats=1 -artifact_prefix="$corpus/found-" >"$log" 2>&1 || {
-        found=$((found + 1))
+        -rss_limit_mb=2048 -malloc_limit_mb=512 -print_final_stats=1 -artifact_prefix="$corpus/found-" >"$log" 2>&1 ||
         result="FOUND: $(sed -n 's/.*Test unit written to //p' "$log" | tail -1) (the log: $log)"
-    }
+    local executions coverage
     executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
     coverage=$(sed -n 's/.* cov: \([0-9]*\) ft: \([0-9]*\) .*/\1 edges, \2 features/p' "$log" | tail -1)
-    echo "$target: ${executions:-?} executions, ${coverage:-no coverage}, $result"
-    all=$((all + ${executions:-0}))
+    echo "$target: ${executions:-?} executions, ${coverage:-no coverage}, $result" | tee "$build/$target.result"
+}
+
+# As many at once as there are processors.
+rm -f "$build"/*.result
+for target in "$@"; do
+    while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+    search_one "$target" &
 done
+wait
+results=$(cd "$build" && cat *.result)
+found=$(grep -c 'FOUND: ' <<<"$results" || true)
+all=$(awk '{ sum += $2 } END { print sum + 0 }' <<<"$results")
+[ "$(wc -l <<<"$results")" -eq $# ] || { echo "search: not every target has a result" >&2; exit 1; }
 echo "search: $# targets, $all executions, $found with a finding"
 [ "$found" -eq 0 ]

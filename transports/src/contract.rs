@@ -68,7 +68,23 @@ pub trait Session: Send + Sync + 'static {
     fn closed(&self) -> impl Future<Output = Error> + Send;
     /// Ends the connection and tells the neighbour why. Does not wait.
     fn close(&self, why: &Error);
+    /// What tells how many bytes the connection has moved, on wires that count them.
+    fn meter(&self) -> Option<Meter> {
+        None
+    }
 }
+
+/// Bytes that a connection has put on the wire and taken from it, whatever they were for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WireBytes {
+    /// Sent.
+    pub sent: u64,
+    /// Received.
+    pub received: u64,
+}
+
+/// See [`Session::meter`].
+pub type Meter = Box<dyn Fn() -> WireBytes + Send>;
 
 /// Both directions of a mailbox shared with one neighbour. Entries are visible whole or not at all.
 ///

@@ -17,7 +17,7 @@ mod session;
 mod tls;
 mod wire;
 
-pub use contract::{Events, LinkEvent, Mailbox, Session, Shape};
+pub use contract::{Events, LinkEvent, Mailbox, Meter, Session, Shape, WireBytes};
 pub use drop::{DropConfig, open_drop};
 pub use error::{Error, Trouble};
 pub use link::{Link, QUEUE_BYTES, QUEUE_FRAMES};

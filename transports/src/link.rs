@@ -4,7 +4,7 @@
 //! A class takes at most [`QUEUE_FRAMES`] frames and [`QUEUE_BYTES`] bytes; a full queue refuses or makes the sender
 //! wait, as the sender chooses, and a full class never holds up another.
 
-use crate::{Error, Trouble};
+use crate::{Error, Meter, Trouble, WireBytes};
 use bytes::Bytes;
 use jincai_types::{AuthorityId, Priority, limits};
 use std::collections::VecDeque;
@@ -43,6 +43,12 @@ impl Link {
     #[must_use]
     pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
         self.shared.trouble.subscribe()
+    }
+
+    /// Bytes that the present connection has moved; `None` without one, or where the wire does not count them.
+    #[must_use]
+    pub fn wire_bytes(&self) -> Option<WireBytes> {
+        self.shared.meter().as_ref().map(|meter| meter())
     }
 
     /// Queues a frame, or says why not: [`Error::Full`], [`Error::Down`], [`Error::Closed`], [`Error::FrameSize`].
@@ -100,6 +106,7 @@ struct State {
 pub(crate) struct Shared {
     peer: AuthorityId,
     state: Mutex<State>,
+    meter: Mutex<Option<Meter>>,
     /// Something to send. One driver task waits for each class.
     ready: [Notify; 4],
     /// Room in a queue, or the end of its connection. Any number of senders wait.
@@ -115,6 +122,7 @@ impl Shared {
         Arc::new(Self {
             peer,
             state: Mutex::new(state),
+            meter: Mutex::new(None),
             ready: Default::default(),
             room: Default::default(),
             up: watch::Sender::new(false),
@@ -130,6 +138,10 @@ impl Shared {
     /// The guarded sections below only move values, so a poisoned lock still guards a sound state.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meter(&self) -> MutexGuard<'_, Option<Meter>> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, class: Priority, frame: &Bytes, generation: u64) -> Result<(), Error> {
@@ -184,7 +196,8 @@ impl Shared {
     }
 
     /// A connection is there: frames are taken.
-    pub(crate) fn raise(&self) {
+    pub(crate) fn raise(&self, meter: Option<Meter>) {
+        *self.meter() = meter;
         let mut state = self.state();
         state.generation += 1;
         state.phase = Phase::Up;
@@ -201,6 +214,7 @@ impl Shared {
         state.bytes = [0; 4];
         drop(state);
         self.room.iter().for_each(Notify::notify_waiters);
+        *self.meter() = None;
         self.note(why);
         self.up.send_replace(false);
     }
@@ -271,7 +285,7 @@ mod tests {
     fn a_link_that_is_down_or_closed_takes_nothing() {
         let link = link();
         assert!(matches!(link.try_send(Priority::Control, frame(1)), Err(Error::Down { .. })));
-        link.shared.raise();
+        link.shared.raise(None);
         assert!(link.try_send(Priority::Control, frame(1)).is_ok());
         link.shared.stop();
         assert!(matches!(link.try_send(Priority::Control, frame(1)), Err(Error::Closed { .. })));
@@ -280,7 +294,7 @@ mod tests {
     #[test]
     fn a_class_is_bounded_by_frames_and_by_bytes_and_fills_alone() {
         let link = link();
-        link.shared.raise();
+        link.shared.raise(None);
         for _ in 0..QUEUE_FRAMES {
             link.try_send(Priority::Control, frame(1)).expect("room");
         }
@@ -298,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_room_gets_it_or_hears_that_the_link_went_down() {
         let link = link();
-        link.shared.raise();
+        link.shared.raise(None);
         let fill = || {
             while link.try_send(Priority::Record, frame(1)).is_ok() {}
         };
@@ -315,7 +329,7 @@ mod tests {
         fill();
         let reconnect = async {
             link.shared.lower(&Error::Replaced);
-            link.shared.raise();
+            link.shared.raise(None);
         };
         let (sent, ()) = timeout(limit, async { tokio::join!(link.send(Priority::Record, frame(2)), reconnect) })
             .await
@@ -329,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn draining_gives_out_the_rest_and_then_the_end() {
         let link = link();
-        link.shared.raise();
+        link.shared.raise(None);
         link.try_send(Priority::Bulk, frame(3)).expect("room");
         link.shared.drain();
         assert_eq!(link.shared.next(Priority::Bulk, 100).await, Some(vec![frame(3)]));

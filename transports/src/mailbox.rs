@@ -57,7 +57,7 @@ async fn up_and_down<M: Mailbox>(
     backoff: &mut Backoff,
 ) -> bool {
     let peer = shared.peer();
-    shared.raise();
+    shared.raise(None);
     if events.send(LinkEvent::Up { peer, kind: Shape::Mailbox }).await.is_err() {
         return false;
     }

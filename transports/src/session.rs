@@ -43,7 +43,7 @@ pub(crate) async fn keep<S: Session>(shared: Arc<Shared>, mut arrivals: mpsc::Re
                 },
             },
         };
-        shared.raise();
+        shared.raise(session.meter());
         if events.send(LinkEvent::Up { peer, kind: Shape::Session }).await.is_err() {
             return session.close(&Error::Closed { peer });
         }

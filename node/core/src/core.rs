@@ -18,8 +18,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;
 use std::sync::Arc;
 
-/// While a commit is in flight, messages gather until so many bytes wait; then they are sealed without waiting for it.
-const GATHER_BYTES: u64 = 256 << 10;
+/// While a commit is in flight, messages gather until so many bytes wait, which is about what one batch holds; then they are
+/// sealed without waiting for it. A batch costs two signatures and a wrapped key for each reader, however many messages
+/// share them.
+const GATHER_BYTES: u64 = 768 << 10;
 /// Collection pauses while more than this waits to be sealed.
 const COLLECT_PENDING: u64 = 16 << 20;
 
@@ -237,10 +239,10 @@ impl Core {
             || self.exchange.pending() > 0
     }
 
-    /// Bytes of records staged in this turn.
+    /// Bytes of records staged in this turn, and of messages that wait to be sealed.
     #[must_use]
-    pub fn staged_bytes(&self) -> usize {
-        self.out.bytes()
+    pub fn unwritten_bytes(&self) -> usize {
+        self.out.bytes() + usize::try_from(self.exchange.pending()).unwrap_or(usize::MAX)
     }
 
     /// The number up to which records are known to be durable.

@@ -2,12 +2,13 @@
 //! place where refusals of our own messages arrive.
 //!
 //! A message whose id the same source has used before is refused, because an origin that was restored from a backup does
-//! not know any more that it sent it: the newest [`KNOWN`] ids are remembered. It keeps no payload; records do.
+//! not know any more that it sent it: the newest [`KNOWN`] ids are remembered. It keeps no payload, and writes none down a
+//! second time: the record that holds a message's batch does, sealed as it came.
 
-use jincai_crypto::sha256;
+use jincai_crypto::Hasher;
 use jincai_exchange::{Decision, Delivery, Place, Refusal, RoomError};
 use jincai_types::{Digest, Lane, Mutation, decode, encode, mutated};
-use minicbor::bytes::ByteVec;
+use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,12 +20,14 @@ pub(crate) const PREFIX: &str = "jincai.note";
 const SHOWN: usize = 1_000;
 /// Ids remembered.
 pub const KNOWN: usize = 1 << 18;
+/// Bytes of one of them in a snapshot: its name and its content.
+const KNOWN_BYTES: usize = 48;
 const FORMAT: u8 = 1;
 
 /// A plain message that arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Note {
-    /// The record that holds it.
+    /// The record that holds its batch.
     #[n(0)]
     pub record: u64,
     /// Its lane.
@@ -36,6 +39,9 @@ pub struct Note {
     /// What it is about.
     #[n(3)]
     pub subject: String,
+    /// Its index in the batch.
+    #[n(4)]
+    pub index: u64,
 }
 
 /// What the journal keeps of a plain message.
@@ -46,9 +52,15 @@ pub(crate) struct NoteEffect {
     #[n(1)]
     pub(crate) subject: String,
     #[n(2)]
-    pub(crate) payload: ByteVec,
-    #[n(3)]
     pub(crate) source: String,
+    /// A salt of 16 bytes, and the first half of H(salt ‖ payload).
+    #[n(3)]
+    pub(crate) content: ByteArray<32>,
+    /// The record that holds its batch, and its index there.
+    #[n(4)]
+    pub(crate) record: u64,
+    #[n(5)]
+    pub(crate) index: u64,
 }
 
 /// The id in a plain message's effect.
@@ -60,13 +72,54 @@ pub fn note_id(effect: &[u8]) -> Option<String> {
 /// The first half of a digest: enough to tell ids and contents of one node apart.
 type Short = [u8; 16];
 
+/// What tells one content from another: a salt, and the first half of H(salt ‖ payload). An encrypted message brings both
+/// along, checked; of a public one, which has no salt, it is made with zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Content {
+    salt: Short,
+    digest: Short,
+}
+
+impl Content {
+    fn of(delivery: &Delivery<'_>) -> Self {
+        match (delivery.salt.try_into(), delivery.commitment.first_chunk()) {
+            (Ok(salt), Some(digest)) => Self { salt, digest: *digest },
+            _ => Self::salted([0; 16], delivery.payload),
+        }
+    }
+
+    fn salted(salt: Short, payload: &[u8]) -> Self {
+        Self { salt, digest: short(&Hasher::default().with(&salt).with(payload).finish()) }
+    }
+
+    fn is(&self, payload: &[u8]) -> bool {
+        Self::salted(self.salt, payload) == *self
+    }
+
+    fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let (salt, digest) = bytes.split_at_mut(16);
+        salt.copy_from_slice(&self.salt);
+        digest.copy_from_slice(&self.digest);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; 32]) -> Self {
+        let mut content = Self { salt: [0; 16], digest: [0; 16] };
+        let (salt, digest) = bytes.split_at(16);
+        content.salt.copy_from_slice(salt);
+        content.digest.copy_from_slice(digest);
+        content
+    }
+}
+
 /// Plain messages, newest last.
 #[derive(Debug, Default)]
 pub struct Inbox {
     count: u64,
     shown: VecDeque<Note>,
     /// Source and id, and the content that came under them.
-    known: BTreeMap<Short, Short>,
+    known: BTreeMap<Short, Content>,
     order: VecDeque<Short>,
 }
 
@@ -84,12 +137,11 @@ impl Inbox {
 
     pub(crate) fn decide(&self, delivery: &Delivery<'_>) -> Decision {
         let attributes = delivery.attributes;
-        let content = short(&sha256(delivery.payload));
         match self.known.get(&name(&attributes.source, &attributes.id)) {
             _ if mutated(Mutation::ForgetKnownIds) => {
-                Decision::Apply { effect: Self::effect(delivery), messages: Vec::new() }
+                Decision::Apply { effect: effect(delivery), messages: Vec::new() }
             }
-            Some(held) if *held == content => Decision::Refuse(Refusal {
+            Some(held) if held.is(delivery.payload) => Decision::Refuse(Refusal {
                 code: "JC-1302",
                 reason: "a message with this id has come before, with the same content".into(),
             }),
@@ -97,33 +149,24 @@ impl Inbox {
                 code: "JC-1303",
                 reason: "a message with this id has come before, with another content".into(),
             }),
-            None => Decision::Apply { effect: Self::effect(delivery), messages: Vec::new() },
+            None => Decision::Apply { effect: effect(delivery), messages: Vec::new() },
         }
-    }
-
-    /// The effect of a message that is only kept.
-    pub(crate) fn effect(delivery: &Delivery<'_>) -> Vec<u8> {
-        encode(&NoteEffect {
-            id: delivery.attributes.id.clone(),
-            subject: delivery.attributes.subject.clone(),
-            payload: delivery.payload.to_vec().into(),
-            source: delivery.attributes.source.clone(),
-        })
     }
 
     pub(crate) fn apply(&mut self, place: &Place, effect: &[u8]) -> Result<(), RoomError> {
         let effect: NoteEffect = decode("note", effect, jincai_journal::RECORD_BYTES_MAX)
             .map_err(|e| RoomError { room: PREFIX, reason: e.to_string() })?;
         self.count += 1;
-        self.know(name(&effect.source, &effect.id), short(&sha256(&effect.payload)));
+        self.know(name(&effect.source, &effect.id), Content::from_bytes(&effect.content));
         if self.shown.len() == SHOWN {
             self.shown.pop_front();
         }
-        self.shown.push_back(Note { record: place.number, lane: place.cause, id: effect.id, subject: effect.subject });
+        let NoteEffect { id, subject, record, index, .. } = effect;
+        self.shown.push_back(Note { record, index, lane: place.cause, id, subject });
         Ok(())
     }
 
-    fn know(&mut self, name: Short, content: Short) {
+    fn know(&mut self, name: Short, content: Content) {
         if self.known.insert(name, content).is_some() {
             return;
         }
@@ -137,12 +180,11 @@ impl Inbox {
 
     /// As [`jincai_exchange::Room::save`].
     pub(crate) fn save(&self) -> Vec<u8> {
-        let known: Vec<u8> = self
-            .order
-            .iter()
-            .flat_map(|name| self.known.get(name).into_iter().flat_map(|content| name.iter().chain(content)))
-            .copied()
-            .collect();
+        let mut known = Vec::with_capacity(self.order.len() * KNOWN_BYTES);
+        for (name, content) in self.order.iter().filter_map(|name| Some((name, self.known.get(name)?))) {
+            known.extend_from_slice(name);
+            known.extend_from_slice(&content.to_bytes());
+        }
         let shown: Vec<&Note> = self.shown.iter().collect();
         encode(&(FORMAT, self.count, shown, ByteVec::from(known)))
     }
@@ -157,9 +199,12 @@ impl Inbox {
         }
         self.count = count;
         self.shown = shown.into();
-        let (pairs, _) = known.as_chunks::<16>();
-        for pair in pairs.as_chunks::<2>().0 {
-            self.know(pair[0], pair[1]);
+        for bytes in known.as_chunks::<KNOWN_BYTES>().0 {
+            if let Some((name, content)) = bytes.split_first_chunk()
+                && let Some(content) = content.first_chunk()
+            {
+                self.know(*name, Content::from_bytes(content));
+            }
         }
         Ok(())
     }
@@ -170,8 +215,20 @@ impl Inbox {
     }
 }
 
+/// The effect of a message that is only kept.
+fn effect(delivery: &Delivery<'_>) -> Vec<u8> {
+    encode(&NoteEffect {
+        id: delivery.attributes.id.clone(),
+        subject: delivery.attributes.subject.clone(),
+        source: delivery.attributes.source.clone(),
+        content: Content::of(delivery).to_bytes().into(),
+        record: delivery.record,
+        index: delivery.index as u64,
+    })
+}
+
 fn name(source: &str, id: &str) -> Short {
-    short(&sha256(format!("{source}\n{id}").as_bytes()))
+    short(&Hasher::default().with(source.as_bytes()).with(b"\n").with(id.as_bytes()).finish())
 }
 
 fn short(digest: &Digest) -> Short {

@@ -84,6 +84,10 @@ fn decide(room: &mut Dictionary, origin: AuthorityId, manifest: &Outgoing, parts
         sequence: 1,
         attributes: &manifest.attributes,
         payload: &manifest.payload,
+        commitment: &[],
+        salt: &[],
+        record: 1,
+        index: 0,
     };
     room.decide(9, &delivery, parts)
 }

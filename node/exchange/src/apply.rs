@@ -2,12 +2,13 @@
 //! the place of the message that caused it. So a message is applied once, or is one dead letter, or its lane waits.
 
 use crate::exchange::Exchange;
+use crate::link::Held;
 use crate::output::{Context, Output};
 use crate::record::{self, Cause, DeadLetter, kind};
 use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal};
 use crate::trace::TRACE;
 use crate::{Error, Rooms};
-use jincai_crypto::{BatchView, KeyRing, sha256};
+use jincai_crypto::{BatchView, KeyRing, Opened, Verified, sha256};
 use jincai_journal::Log;
 use jincai_types::{
     Attributes, AuthorityId, Destination, Digest, Lane, Mutation, Priority, RecordNumber, Requirement, mutated,
@@ -58,9 +59,9 @@ impl Parts for PartReader<'_> {
         let stored = self.out.read(self.log, record).ok()?;
         let (_, start) = record::split_batch_record(&stored.payload).ok()?;
         let view = BatchView::parse(&stored.payload[start..]).ok()?.verified_before();
-        let key = view.content_key(self.reader.0, self.reader.1).ok()?;
-        let payload = view.open(index, key.as_deref()).ok()?.payload;
-        (sha256(&payload) == *digest).then_some(payload)
+        let mut opener = view.opener(self.reader.0, self.reader.1).ok()?;
+        let payload = opener.open(&view, index).ok()?.payload;
+        (sha256(payload) == *digest).then(|| payload.to_vec())
     }
 }
 
@@ -108,36 +109,70 @@ impl Exchange {
             let stored = ctx.read(held.record)?;
             let (_, start) = record::split_batch_record(&stored.payload)?;
             let view = BatchView::parse(&stored.payload[start..])?.verified_before();
-            let applied = self.inbound.get(&lane).map(|i| i.applied).unwrap_or_default();
-            // A crash may have come between two messages of the batch.
-            let (first, last) = (view.statement.first, view.statement.last);
-            let within = applied.0 == view.statement.epoch && (first..=last).contains(&applied.1);
-            let done = if within { applied.1 - (first - 1) } else { 0 };
-            assert!(done < view.items.len() as u64, "a batch that waits holds something that is not applied");
-            let key = view.content_key(self.me, &self.keys);
-            for index in usize::try_from(done).unwrap_or(usize::MAX)..view.items.len() {
-                let index = if mutated(Mutation::ReverseMessages) { view.items.len() - 1 - index } else { index };
-                let cause = Cause { lane, epoch: view.statement.epoch, sequence: view.sequence(index) };
-                let opened = view.attributes(index).and_then(|attributes| {
-                    let key = key.as_ref().map_err(|_| jincai_crypto::Error::Decrypt)?;
-                    Ok((attributes, view.open(index, key.as_deref())?.payload))
-                });
-                let moved = match opened {
-                    Ok((attributes, payload)) => {
-                        self.apply_message(cause, &attributes, &payload, (held.record, index), ctx)?
-                    }
-                    Err(error) => {
-                        let refusal = Refusal::from(&error.into());
-                        self.refuse((cause, held.record), &Attributes::default(), refusal, ctx)?;
-                        true
-                    }
-                };
-                if !moved {
-                    return Ok(());
-                }
+            if !self.apply_batch(held, &view, ctx)? {
+                return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Applies a batch that was just taken. If nothing waits before it, it is as it was verified: nobody reads it anew.
+    pub(crate) fn apply_arrived(
+        &mut self,
+        held: Held,
+        view: &Verified<BatchView<'_>>,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
+        let lane = view.statement.lane;
+        if self.is_paused(&lane) {
+            return Ok(());
+        }
+        let next = self.inbound.get(&lane).and_then(|inbound| inbound.waiting.front());
+        if next.is_some_and(|next| next.record == held.record) && !self.apply_batch(held, view, ctx)? {
+            return Ok(());
+        }
+        self.apply_lane(lane, ctx)
+    }
+
+    /// Applies what is not applied yet of the batch at the front of its lane; `false` if the lane must wait.
+    fn apply_batch(
+        &mut self,
+        held: Held,
+        view: &Verified<BatchView<'_>>,
+        ctx: &mut Context<'_>,
+    ) -> Result<bool, Error> {
+        let statement = &view.statement;
+        let lane = statement.lane;
+        let applied = self.inbound.get(&lane).map(|i| i.applied).unwrap_or_default();
+        // A crash may have come between two messages of the batch.
+        let within = applied.0 == statement.epoch && (statement.first..=statement.last).contains(&applied.1);
+        let done = if within { applied.1 - (statement.first - 1) } else { 0 };
+        assert!(done < view.items.len() as u64, "a batch that waits holds something that is not applied");
+        let mut opener = view.opener(self.me, &self.keys);
+        for index in usize::try_from(done).unwrap_or(usize::MAX)..view.items.len() {
+            let index = if mutated(Mutation::ReverseMessages) { view.items.len() - 1 - index } else { index };
+            let cause = Cause { lane, epoch: statement.epoch, sequence: view.sequence(index) };
+            let opened = view.attributes(index).and_then(|attributes| {
+                let opener = opener.as_mut().map_err(|_| jincai_crypto::Error::Decrypt)?;
+                Ok((attributes, opener.open(view, index)?))
+            });
+            let moved = match opened {
+                Ok((attributes, opened)) => {
+                    self.apply_message(cause, &attributes, opened, (held.record, index), ctx)?
+                }
+                Err(error) => {
+                    let refusal = Refusal::from(&error.into());
+                    self.refuse((cause, held.record), &Attributes::default(), refusal, ctx)?;
+                    true
+                }
+            };
+            if !moved {
+                ctx.out.end_effects();
+                return Ok(false);
+            }
+        }
+        ctx.out.end_effects();
+        Ok(true)
     }
 
     /// Decides on one message; `false` if its lane must wait.
@@ -145,7 +180,7 @@ impl Exchange {
         &mut self,
         cause: Cause,
         attributes: &Attributes,
-        payload: &[u8],
+        Opened { salt, commitment, payload }: Opened<'_>,
         place: (RecordNumber, usize),
         ctx: &mut Context<'_>,
     ) -> Result<bool, Error> {
@@ -158,7 +193,9 @@ impl Exchange {
         if attributes.kind.starts_with(TRACE) && cause.lane.origin != self.me {
             return self.take_trace_message(cause, attributes, payload, place.0, ctx).map(|()| true);
         }
-        let delivery = Delivery { lane: cause.lane, epoch: cause.epoch, sequence: cause.sequence, attributes, payload };
+        let Cause { lane, epoch, sequence } = cause;
+        let (record, index) = place;
+        let delivery = Delivery { lane, epoch, sequence, attributes, payload, commitment, salt, record, index };
         if cause.lane.origin == self.me && cause.lane.destination != Destination::Authority(self.me) {
             return self.retake(cause, &delivery, ctx).map(|()| true);
         }

@@ -12,7 +12,7 @@ use crate::outbox::Outbox;
 use crate::output::{Context, Notice, Output, Payload};
 use crate::pace::Pace;
 use crate::provenance::Provenance;
-use crate::record::{self, Cause, Cleared, DeadLetter, EffectRecord, Gone, Replayed, Restored, kind};
+use crate::record::{self, Cause, Cleared, DeadLetter, Effect, EffectRecord, Effects, Gone, Replayed, Restored, kind};
 use crate::restore::{CatchUp, Wanted, id_digest};
 use crate::slots::Slots;
 use crate::trace::Traces;
@@ -23,7 +23,6 @@ use jincai_policies::{LinkLimits, LinkPolicy};
 use jincai_types::{
     AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Mutation, Priority, RecordNumber, mutated,
 };
-use minicbor::bytes::ByteVec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Dead letters shown to operators; older ones stay in the journal.
@@ -290,8 +289,14 @@ impl Exchange {
             kind::DELIVERED => self.note_delivered(record::from_body("delivered", body)?),
             kind::RESTORED => self.catch_up.restored = Some(record::from_body("restored", body)?),
             kind::EFFECT => {
-                let effect: EffectRecord = record::from_body("effect record", body)?;
+                let effect: EffectRecord<'_> = record::from_body("effect record", body)?;
                 self.apply_effect(stored.number, body.len(), &effect, ctx.rooms)?;
+            }
+            kind::EFFECTS => {
+                let (room, effects) = record::effects(stored.kind, body)?;
+                for effect in effects {
+                    self.apply_shared(stored.number, &room, &effect, ctx.rooms)?;
+                }
             }
             kind::ORDER => {
                 let order: Order = record::from_body("order", body)?;
@@ -614,7 +619,17 @@ impl Exchange {
         effect: Vec<u8>,
         ctx: &mut Context<'_>,
     ) -> Result<RecordNumber, Error> {
-        let record = EffectRecord { cause, room: room.to_owned(), used, effect: ByteVec::from(effect) };
+        if let Some(message) = cause
+            && used.is_empty()
+            && ![crate::apply::BULK, crate::trace::TRACE].contains(&room)
+            && Effects::shares(&effect)
+            && !mutated(Mutation::EffectWithoutCause)
+        {
+            let (number, offset) = ctx.out.effect(message, room, &effect);
+            self.apply_shared(number, room, &Effect { cause, offset, bytes: &effect }, ctx.rooms)?;
+            return Ok(number);
+        }
+        let record = EffectRecord { cause, room, used, effect: effect.as_slice().into() };
         let body = match mutated(Mutation::EffectWithoutCause) {
             true => record::to_body(&EffectRecord { cause: None, ..record.clone() }),
             false => record::to_body(&record),
@@ -625,22 +640,35 @@ impl Exchange {
         Ok(number)
     }
 
+    fn apply_shared(
+        &mut self,
+        number: RecordNumber,
+        room: &str,
+        effect: &Effect<'_>,
+        rooms: &mut dyn Rooms,
+    ) -> Result<(), Error> {
+        let place = Place { number, offset: effect.offset, cause: effect.cause.map(|c| c.lane) };
+        rooms.apply(&place, room, effect.bytes)?;
+        effect.cause.into_iter().for_each(|cause| self.advance(cause));
+        Ok(())
+    }
+
     fn apply_effect(
         &mut self,
         number: RecordNumber,
         length: usize,
-        record: &EffectRecord,
+        record: &EffectRecord<'_>,
         rooms: &mut dyn Rooms,
     ) -> Result<(), Error> {
         if record.room == crate::apply::BULK {
-            self.apply_part(&record.effect)?;
+            self.apply_part(record.effect)?;
         } else if record.room == crate::trace::TRACE {
-            self.note_trace(&record.effect)?;
+            self.note_trace(record.effect)?;
         } else {
             // The effect is the record's last field, so it ends where the record ends.
             let offset = length - record.effect.len();
             let place = Place { number, offset, cause: record.cause.map(|c| c.lane) };
-            rooms.apply(&place, &record.room, &record.effect)?;
+            rooms.apply(&place, record.room, record.effect)?;
         }
         self.use_parts(&record.used);
         if let Some(cause) = record.cause {

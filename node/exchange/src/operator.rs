@@ -11,7 +11,7 @@ use crate::output::{Context, Notice};
 use crate::record::{self, Cause, DeadLetter, Gone, Replayed, kind};
 use crate::room::{Decision, Delivery, Refusal};
 use crate::{Error, Rooms};
-use jincai_crypto::BatchView;
+use jincai_crypto::{BatchView, Opened};
 use jincai_types::{AuthorityId, Destination, Lane, LanePosition, Millis};
 use minicbor::{Decode, Encode};
 use std::ops::Bound;
@@ -145,8 +145,8 @@ impl Exchange {
         let view = BatchView::parse(&stored.payload[start..])?.verified_before();
         let index = usize::try_from(cause.sequence - view.statement.first).map_err(|_| Error::Part)?;
         let attributes = view.attributes(index)?;
-        let key = view.content_key(self.me, &self.keys)?;
-        let payload = view.open(index, key.as_deref())?.payload;
+        let mut opener = view.opener(self.me, &self.keys)?;
+        let Opened { salt, commitment, payload } = opener.open(&view, index)?;
         if attributes.kind == BULK_PART {
             return Err(Error::Part);
         }
@@ -158,7 +158,11 @@ impl Exchange {
             epoch: cause.epoch,
             sequence: cause.sequence,
             attributes: &attributes,
-            payload: &payload,
+            payload,
+            commitment,
+            salt,
+            record: letter.record,
+            index,
         };
         let (room, effect, messages) = match self.decide(&delivery, ctx) {
             Some((room, Decision::Apply { effect, messages })) => (room, effect, messages),

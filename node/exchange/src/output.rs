@@ -1,5 +1,6 @@
 //! What a step produces: records to append, frames to send once those are durable, and notices for the log.
 
+use crate::record::{Cause, Effects, kind};
 use crate::{HopOrder, Rooms};
 use bytes::Bytes;
 use jincai_journal::{Log, Record, Stored};
@@ -55,6 +56,8 @@ pub struct Output {
     /// Records of earlier turns that are not known to be durable, consecutive up to `first`. While the disk is slow they
     /// wait to be written, and no log holds them yet; the next message may need them all the same.
     in_flight: VecDeque<Record>,
+    /// The record that effects are being added to, which will be the next one.
+    effects: Option<Effects>,
     /// Records to append, in order, as one append.
     pub records: Vec<Record>,
     /// Frames to send, in order.
@@ -68,11 +71,12 @@ impl Output {
     #[must_use]
     pub fn new(next: RecordNumber) -> Self {
         let (records, sends, notices) = (Vec::new(), Vec::new(), Vec::new());
-        Self { first: next, bytes: 0, in_flight: VecDeque::new(), records, sends, notices }
+        Self { first: next, bytes: 0, in_flight: VecDeque::new(), effects: None, records, sends, notices }
     }
 
     /// Ends a turn: gives out what it has collected. Its records can still be read here until they are durable.
     pub fn take(&mut self) -> Self {
+        self.end_effects();
         let mut next = Self::new(self.last() + 1);
         next.in_flight = std::mem::take(&mut self.in_flight);
         next.in_flight.extend(self.records.iter().cloned());
@@ -89,15 +93,34 @@ impl Output {
 
     /// Stages a record; returns the number it will have.
     pub fn record(&mut self, kind: u16, payload: Vec<u8>) -> RecordNumber {
+        self.end_effects();
         self.bytes += payload.len();
         self.records.push(Record { kind, payload: Bytes::from(payload) });
         self.last()
     }
 
+    /// Stages the effect of a message in one record with those of the messages before it, if it follows them; returns the
+    /// number that this record will have, and where the effect's bytes begin in it.
+    pub(crate) fn effect(&mut self, cause: Cause, room: &str, effect: &[u8]) -> (RecordNumber, usize) {
+        if self.effects.as_ref().is_some_and(|open| !open.takes(&cause, room)) {
+            self.end_effects();
+        }
+        let open = self.effects.get_or_insert_with(|| Effects::new(cause, room));
+        let offset = open.push(effect);
+        (self.last(), offset)
+    }
+
+    /// Whatever comes next stands in a record of its own.
+    pub(crate) fn end_effects(&mut self) {
+        if let Some(effects) = self.effects.take() {
+            self.record(kind::EFFECTS, effects.into_body());
+        }
+    }
+
     /// The number of the last record staged (or appended before).
     #[must_use]
     pub fn last(&self) -> RecordNumber {
-        self.first + self.records.len() as u64 - 1
+        self.first + self.records.len() as u64 + u64::from(self.effects.is_some()) - 1
     }
 
     /// Bytes staged.

@@ -40,7 +40,7 @@ impl Exchange {
                 self.say_intake(peer, ctx);
                 Ok(())
             }
-            Frame::Batch { hop, bytes } => self.batch(peer, hop, &bytes, ctx),
+            Frame::Batch { hop, bytes } => self.batch(peer, hop, bytes, ctx),
             Frame::Intake { open } => {
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.set_full(!open, ctx.now);
@@ -197,7 +197,7 @@ impl Exchange {
         self.provenance.took(lane, &held, Some(peer), ctx.now, self.policy.provenance_batches);
         self.take(lane, held, Some(peer), ctx.now);
         self.owe(peer, lane, end, ctx);
-        self.apply_lane(lane, ctx)?;
+        self.apply_arrived(held, view, ctx)?;
         self.unblock(ctx)
     }
 

@@ -3,16 +3,17 @@
 use crate::Receipt;
 pub use crate::operator::{Act, Order};
 use jincai_types::{
-    AuthorityId, Digest, Epoch, Error, Lane, LanePosition, Millis, RecordNumber, Sequence, decode, encode,
+    AuthorityId, Digest, Epoch, Error, Lane, LanePosition, Millis, RecordNumber, Sequence, decode, encode, encode_into,
 };
-use minicbor::bytes::ByteVec;
-use minicbor::{Decode, Encode};
+use minicbor::bytes::{ByteSlice, ByteVec};
+use minicbor::{Decode, Decoder, Encode};
 
 /// Record kinds.
 pub mod kind {
     /// A sealed batch: [`super::batch_record`].
     pub const BATCH: u16 = 1;
-    /// The effect of a message or of a local command on a room: [`super::EffectRecord`].
+    /// One effect on a room: of a local command, of a large message, or of one that used bulk parts:
+    /// [`super::EffectRecord`].
     pub const EFFECT: u16 = 2;
     /// A message refused for its meaning: [`super::DeadLetter`].
     pub const DEAD_LETTER: u16 = 3;
@@ -40,6 +41,8 @@ pub mod kind {
     pub const ORDER: u16 = 14;
     /// A dead letter that was applied after all: [`super::Replayed`].
     pub const REPLAYED: u16 = 15;
+    /// The effects of consecutive messages of one batch on one room: [`super::EffectsHead`] and what follows it.
+    pub const EFFECTS: u16 = 16;
 }
 
 const LIMIT: usize = jincai_journal::RECORD_BYTES_MAX;
@@ -97,19 +100,117 @@ pub struct Cause {
 
 /// A room's effect.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct EffectRecord {
+pub struct EffectRecord<'b> {
     /// The message that decided it; none for a local command.
     #[n(0)]
     pub cause: Option<Cause>,
     /// The room's prefix.
-    #[n(1)]
-    pub room: String,
+    #[b(1)]
+    pub room: &'b str,
     /// The bulk parts that the message named in `requires`: each has served one message.
     #[n(2)]
     pub used: Vec<Digest>,
     /// The room's own bytes.
-    #[n(3)]
-    pub effect: ByteVec,
+    #[b(3)]
+    pub effect: &'b ByteSlice,
+}
+
+/// What stands before the effects of consecutive messages: the place of the first of them, from which the others count on.
+/// Each effect follows as a byte string, up to the record's end (a CBOR sequence, RFC 8742): where an effect begins is known
+/// before the next one is decided on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EffectsHead {
+    /// The message that brought about the first effect.
+    #[n(0)]
+    pub first: Cause,
+    /// The room's prefix.
+    #[n(1)]
+    pub room: String,
+}
+
+/// Largest effect that shares a record with others, and the size at which a record takes no more.
+const SHARED_EFFECT: usize = 16 << 10;
+const SHARED_RECORD: usize = 256 << 10;
+
+/// A record of [`kind::EFFECTS`] in the making.
+#[derive(Debug)]
+pub(crate) struct Effects {
+    head: EffectsHead,
+    count: u64,
+    body: Vec<u8>,
+}
+
+impl Effects {
+    /// Whether an effect may share a record with others.
+    pub(crate) fn shares(effect: &[u8]) -> bool {
+        effect.len() <= SHARED_EFFECT
+    }
+
+    pub(crate) fn new(first: Cause, room: &str) -> Self {
+        let head = EffectsHead { first, room: room.to_owned() };
+        let body = encode(&head);
+        Self { head, count: 0, body }
+    }
+
+    /// Whether the effect of this message follows those that it has.
+    pub(crate) fn takes(&self, cause: &Cause, room: &str) -> bool {
+        let EffectsHead { first, room: ours } = &self.head;
+        let next = first.sequence.checked_add(self.count);
+        (first.lane, first.epoch, next) == (cause.lane, cause.epoch, Some(cause.sequence))
+            && ours == room
+            && self.body.len() < SHARED_RECORD
+    }
+
+    /// Adds an effect; returns where its bytes begin in the record.
+    pub(crate) fn push(&mut self, effect: &[u8]) -> usize {
+        self.count += 1;
+        encode_into(&mut self.body, &<&ByteSlice>::from(effect));
+        self.body.len() - effect.len()
+    }
+
+    pub(crate) fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+}
+
+/// One effect as it stands in a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect<'b> {
+    /// The message that decided it; none for a local command.
+    pub cause: Option<Cause>,
+    /// Where its bytes begin in the record.
+    pub offset: usize,
+    /// The room's own bytes.
+    pub bytes: &'b [u8],
+}
+
+/// The room and the effects of a record of [`kind::EFFECTS`] or [`kind::EFFECT`], in order; none of a record of another kind.
+pub fn effects(kind: u16, body: &[u8]) -> Result<(String, Vec<Effect<'_>>), Error> {
+    match kind {
+        kind::EFFECT => {
+            let record: EffectRecord<'_> = from_body("effect record", body)?;
+            // The effect is the record's last field, so it ends where the record ends.
+            let offset = body.len() - record.effect.len();
+            Ok((record.room.to_owned(), vec![Effect { cause: record.cause, offset, bytes: record.effect }]))
+        }
+        kind::EFFECTS => shared_effects(body),
+        _ => Ok(Default::default()),
+    }
+}
+
+fn shared_effects(body: &[u8]) -> Result<(String, Vec<Effect<'_>>), Error> {
+    let wrong = |reason: String| Error::Cbor { what: "effects", reason };
+    let mut decoder = Decoder::new(body);
+    let head: EffectsHead = decoder.decode().map_err(|e| wrong(e.to_string()))?;
+    let mut effects = Vec::new();
+    while decoder.position() < body.len() {
+        let bytes = decoder.bytes().map_err(|e| wrong(e.to_string()))?;
+        let sequence = head.first.sequence.checked_add(effects.len() as u64);
+        let sequence = sequence.ok_or_else(|| wrong("its numbers end before its effects".into()))?;
+        let cause = Some(Cause { sequence, ..head.first });
+        effects.push(Effect { cause, offset: decoder.position() - bytes.len(), bytes });
+    }
+    Ok((head.room, effects))
 }
 
 /// A refused message. Its bytes stay in the batch record that its place names.
@@ -225,4 +326,51 @@ pub fn to_body<T: Encode<()>>(value: &T) -> Vec<u8> {
 /// Reads a record body of our own journal.
 pub fn from_body<'b, T: Decode<'b, ()>>(what: &'static str, bytes: &'b [u8]) -> Result<T, Error> {
     decode(what, bytes, LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(sequence: Sequence) -> Cause {
+        Cause { lane: "370502000>000000000/record".parse().expect("lane"), epoch: Epoch::default(), sequence }
+    }
+
+    #[test]
+    fn effects_of_consecutive_messages_share_a_record() {
+        let mut open = Effects::new(cause(7), "room");
+        let written = [b"one".as_slice(), b"", &[9; 300]];
+        let offsets: Vec<usize> = written.iter().map(|effect| open.push(effect)).collect();
+        assert!(open.takes(&cause(10), "room"));
+        assert!(!open.takes(&cause(9), "room") && !open.takes(&cause(11), "room"), "not the next message");
+        assert!(!open.takes(&cause(10), "other"));
+        assert!(!open.takes(&Cause { epoch: Epoch { number: 1, salt: 0 }, ..cause(10) }, "room"));
+        let body = open.into_body();
+        let (room, read) = effects(kind::EFFECTS, &body).expect("reads");
+        assert_eq!(room, "room");
+        for (at, effect) in read.iter().enumerate() {
+            assert_eq!((effect.cause, effect.bytes), (Some(cause(7 + at as u64)), written[at]));
+            assert_eq!(effect.offset, offsets[at]);
+            assert_eq!(&body[effect.offset..effect.offset + effect.bytes.len()], written[at]);
+        }
+        assert_eq!(read.len(), 3);
+        assert!(effects(kind::EFFECTS, &body[..body.len() - 1]).is_err(), "a cut record is refused");
+    }
+
+    #[test]
+    fn a_record_of_effects_ends_where_numbers_or_room_end() {
+        let mut last = Effects::new(cause(Sequence::MAX), "room");
+        last.push(b"one");
+        assert!(!last.takes(&cause(Sequence::MAX), "room"));
+        last.push(b"two");
+        assert!(effects(kind::EFFECTS, &last.into_body()).is_err());
+        let mut full = Effects::new(cause(1), "room");
+        let mut next = 1;
+        while full.takes(&cause(next), "room") {
+            full.push(&[0; SHARED_EFFECT]);
+            next += 1;
+        }
+        assert!(full.into_body().len() < SHARED_RECORD + SHARED_EFFECT + 64);
+        assert!(!Effects::shares(&[0; SHARED_EFFECT + 1]));
+    }
 }

@@ -21,6 +21,14 @@ pub struct Delivery<'a> {
     pub attributes: &'a Attributes,
     /// Its payload, decrypted.
     pub payload: &'a [u8],
+    /// H(salt ‖ payload), which its origin signed: tells the payload from others at no cost. Both are empty for public ones.
+    pub commitment: &'a [u8],
+    /// See `commitment`.
+    pub salt: &'a [u8],
+    /// The record that holds its batch; as long as a room names it as live, it can be read there again.
+    pub record: RecordNumber,
+    /// Its index in that batch.
+    pub index: usize,
 }
 
 /// Access to bulk parts that have arrived; a message only sees the parts that it names in `requires`.
@@ -78,7 +86,7 @@ pub struct Outgoing {
 pub struct Place {
     /// The record that holds it.
     pub number: RecordNumber,
-    /// Where the effect's bytes begin in the record's payload; they reach to its end.
+    /// Where the effect's bytes begin in the record's payload.
     pub offset: usize,
     /// The lane whose message decided it; none for a local command.
     pub cause: Option<Lane>,

@@ -128,11 +128,11 @@ impl Node {
         taken
     }
 
-    fn slot(&self, name: String, number: u64, bytes: usize) -> Frame {
+    fn slot(&self, name: String, number: u64, bytes: usize) -> Frame<'static> {
         self.slot_to(AuthorityId::MINISTRY, name, number, vec![1; bytes])
     }
 
-    fn slot_to(&self, to: AuthorityId, name: String, number: u64, value: Vec<u8>) -> Frame {
+    fn slot_to(&self, to: AuthorityId, name: String, number: u64, value: Vec<u8>) -> Frame<'static> {
         let epoch = Epoch { number: NOW, salt: 3 };
         let (issuer, to) = (authority(COUNTY), Some(Destination::Authority(to)));
         let value = SlotValue { version: 1, issuer, epoch, name, number, to, value: value.into() };
@@ -234,8 +234,9 @@ fn frames_that_nobody_signed_are_remembered_by_nothing() {
             signed[last] ^= 1;
         }
         assert!(!node.flooded(&frame));
-        let bytes = vec![number as u8; 300].into();
-        assert!(!node.flooded(&Frame::Batch { hop: crate::HopOrder::default(), bytes }));
+        let bytes = vec![number as u8; 300];
+        let (hop, bytes) = (crate::HopOrder::default(), bytes.as_slice().into());
+        assert!(!node.flooded(&Frame::Batch { hop, bytes }));
         assert!(!node.flooded(&Frame::Receipts { signed: vec![number as u8; 300].into() }));
     }
     assert_eq!(node.exchange.remembered(), before);

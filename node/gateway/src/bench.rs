@@ -6,4 +6,4 @@ mod relay;
 
 pub(crate) use idle::idle;
 pub(crate) use queue::queue;
-pub(crate) use relay::relay;
+pub(crate) use relay::{Load, relay};

@@ -466,7 +466,8 @@ pub(crate) enum Journal {
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
-    /// Durable, signed, encrypted 1 KiB messages from one process to another.
+    /// Durable, signed, encrypted 1 KiB messages from one process to another: 1,024 producers, each of which hands over its
+    /// next message when the last is durable here, unless another load is asked for.
     Relay {
         /// The transport: quic.
         #[arg(long, default_value = "quic")]
@@ -474,6 +475,12 @@ pub(crate) enum Bench {
         /// Messages.
         #[arg(long, default_value_t = 200_000)]
         messages: u64,
+        /// So many messages a second, whatever is under way; latency counts from the time at which each was due.
+        #[arg(long, conflicts_with = "in_flight")]
+        rate: Option<u64>,
+        /// So many messages under way at most: the next is handed over when one is durable at the other node.
+        #[arg(long)]
+        in_flight: Option<u64>,
         /// Print JSON.
         #[arg(long)]
         json: bool,

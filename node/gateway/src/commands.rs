@@ -12,11 +12,14 @@ use crate::output::{complain, progress, progress_done, say, show, table};
 use crate::{bench, country, demo, queue, run, trace};
 use jincai_crypto::verify_evidence;
 use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Point, Quarantine};
-use jincai_simulation::{FaultSet, Options};
+use jincai_simulation::{FaultSet, Options, Summary};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 const CSV: &str = "text/csv";
 
@@ -65,7 +68,9 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Backup { node, out } => backup(&node, &out),
         Command::Restore(restore) => set_back(&restore),
         Command::Demo { keep, dir } => demo::run(keep, dir),
-        Command::Bench(Bench::Relay { transport, messages, json }) => bench::relay(&transport, messages, json),
+        Command::Bench(Bench::Relay { transport, messages, rate, in_flight, json }) => {
+            bench::relay(&transport, messages, bench::Load::new(rate, in_flight), json)
+        }
         Command::Bench(Bench::Idle { settle, seconds, json }) => bench::idle(settle, seconds, json),
         Command::Bench(Bench::Queue { messages, dir, json }) => bench::queue(messages, dir.as_deref(), json),
         Command::Sim { nodes, days, seeds, faults, trace, json } => {
@@ -409,6 +414,30 @@ fn set_back(wanted: &Restore) -> Result<(), Error> {
     Ok(())
 }
 
+/// Runs worlds on all processors; with their traces on one, so that these stand in order.
+fn worlds(options: &Options, seeds: RangeInclusive<u64>) -> Summary {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let seeds = Mutex::new(seeds);
+    let next = || seeds.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        jincai_simulation::run(options, std::iter::from_fn(next), |seed, report| {
+            report.lines.iter().for_each(|line| say(line));
+            progress(&format!("seed {seed}: {} messages applied, {} faults", report.applied, report.faults.total()));
+        })
+    };
+    let mut summary = Summary::default();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..if options.trace { 1 } else { processors }).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(part) => summary.add(part),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    summary
+}
+
 fn simulate(
     (nodes, days): (usize, Option<u64>),
     seeds: &str,
@@ -434,10 +463,7 @@ fn simulate(
     }
     let faults = FaultSet::parse(faults).map_err(|error| wrong(&format!("--faults: {error}")))?;
     let options = Options { nodes, faults, trace, ..Options::default() };
-    let summary = jincai_simulation::run(&options, first..=last, |seed, report| {
-        report.lines.iter().for_each(|line| say(line));
-        progress(&format!("seed {seed}: {} messages applied, {} faults", report.applied, report.faults.total()));
-    });
+    let summary = worlds(&options, first..=last);
     progress_done();
     let faults: serde_json::Map<String, Value> =
         summary.faults.iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();

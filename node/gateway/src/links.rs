@@ -10,7 +10,7 @@ use jincai_core::Event;
 use jincai_crypto::{TlsIdentity, sha256};
 use jincai_exchange::{Frame, LinkKind, Payload, Send, read_batch};
 use jincai_journal::Reader;
-use jincai_transports::{DropConfig, Link, LinkEvent, QuicConfig, QuicEndpoint, Shape, open_drop};
+use jincai_transports::{DropConfig, Link, LinkEvent, QuicConfig, QuicEndpoint, Shape, WireBytes, open_drop};
 use jincai_types::{AuthorityId, Priority};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -112,6 +112,14 @@ impl Transports {
     /// No transports at all.
     pub(crate) fn none() -> Self {
         Self { quic: None, links: Vec::new() }
+    }
+
+    /// Bytes that the present connections have moved.
+    pub(crate) fn wire_bytes(&self) -> WireBytes {
+        self.links.iter().filter_map(|link| link.wire_bytes()).fold(WireBytes::default(), |sum, one| WireBytes {
+            sent: sum.sent + one.sent,
+            received: sum.received + one.received,
+        })
     }
 
     /// Lets go of the links and closes the endpoint.

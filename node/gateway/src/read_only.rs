@@ -25,8 +25,10 @@ impl ReadOnly {
         loop {
             match inputs.blocking_recv() {
                 None | Some(Input::Stop) => return Ok(()),
-                Some(Input::Call(call)) => (call.run)(&mut self.core, clock::now(), &self.log)(),
-                Some(Input::Event(_) | Input::Wake) => {}
+                Some(Input::Calls(calls)) => {
+                    calls.into_iter().for_each(|call| (call.run)(&mut self.core, clock::now(), &self.log)());
+                }
+                Some(Input::Event(_) | Input::Watch(_) | Input::Wake) => {}
             }
             self.progress.store(clock::now(), Ordering::Relaxed);
         }

@@ -6,7 +6,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read, write_private};
-use crate::input::{Input, QUEUE};
+use crate::input::{Input, QUEUE, Watch};
 use crate::links::{Links, Transports};
 use crate::pulse::Pulse;
 use crate::read_only::ReadOnly;
@@ -17,6 +17,7 @@ use jincai_crypto::{Directory, Entropy, KeyRing, SystemEntropy, sha256};
 use jincai_exchange::{Opening, Setup};
 use jincai_journal::{Blobs, DirBlobs, DirDisk, Engine, Journal, Reader, Recovery, Urgency, read_snapshot};
 use jincai_tables::Tables;
+use jincai_transports::WireBytes;
 use jincai_types::Millis;
 use std::collections::VecDeque;
 use std::io::Write;
@@ -30,10 +31,12 @@ use tokio::sync::{mpsc, watch};
 
 /// How often the disk's room is looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// Newest records kept in memory for sending; older ones come from the page cache.
-const CACHE_BYTES: usize = 2 << 20;
+/// Newest records kept in memory for sending, while there is traffic; older ones come from the disk.
+const CACHE_BYTES: usize = 16 << 20;
 /// Calls that may wait.
-const CALLS: usize = 256;
+const CALLS: usize = 1024;
+/// Calls that are handed to the core together; a turn ends between two such groups at the earliest.
+const CALLS_AT_ONCE: usize = 64;
 /// A table engine that nobody asked for so long gives its memory back.
 const SQL_IDLE: Duration = Duration::from_secs(5);
 
@@ -130,6 +133,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
                 pulse: Arc::clone(&pulse),
                 waiting: VecDeque::new(),
                 unsealed: Vec::new(),
+                watches: Vec::new(),
             };
             (transports, spawn_core(end, move || shell.run(receiver))?)
         }
@@ -210,6 +214,17 @@ impl Drop for Ended {
 }
 
 impl Running {
+    /// Calls `watch` on the core's thread at the end of each turn from now on.
+    pub(crate) async fn watch(&self, watch: Watch) {
+        // A closed queue means that the core has ended: there is nothing more to see.
+        drop(self.inputs.send(Input::Watch(watch)).await);
+    }
+
+    /// Bytes that the present connections have moved.
+    pub(crate) fn wire_bytes(&self) -> WireBytes {
+        self.transports.wire_bytes()
+    }
+
     /// Waits until the node stops by itself, which is always an error, or until `stop` says so.
     pub(crate) async fn until(mut self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         tokio::select! {
@@ -253,8 +268,9 @@ async fn release_idle(tables: Arc<Tables>) {
 }
 
 async fn forward(mut calls: mpsc::Receiver<Call>, inputs: mpsc::Sender<Input>) {
-    while let Some(call) = calls.recv().await {
-        if inputs.send(Input::Call(call)).await.is_err() {
+    let mut some = Vec::new();
+    while calls.recv_many(&mut some, CALLS_AT_ONCE).await > 0 {
+        if inputs.send(Input::Calls(std::mem::take(&mut some))).await.is_err() {
             return;
         }
     }

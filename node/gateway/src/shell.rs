@@ -7,7 +7,7 @@
 use crate::checkpoint::Checkpoints;
 use crate::clock;
 use crate::error::Error;
-use crate::input::Input;
+use crate::input::{Input, Watch};
 use crate::links::Links;
 use crate::pulse::Pulse;
 use jincai_core::{Action, Core, Event, Turn};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
-/// A turn ends after so many inputs, or so many bytes of records, at the latest.
+/// A turn ends after so many inputs, or so many bytes of records and messages, at the latest.
 const TURN_INPUTS: usize = 512;
 const TURN_BYTES: usize = 4 << 20;
 
@@ -79,6 +79,7 @@ pub(crate) struct Shell {
     pub(crate) waiting: VecDeque<(RecordNumber, Release)>,
     /// Answers whose messages are not in a record yet.
     pub(crate) unsealed: Vec<Release>,
+    pub(crate) watches: Vec<Watch>,
 }
 
 impl Shell {
@@ -94,7 +95,7 @@ impl Shell {
             stop = self.take(first)?;
             let quiet = tick && inputs.is_empty() && !self.core.has_output() && self.waiting.is_empty();
             for _ in 0..TURN_INPUTS {
-                if stop || self.core.staged_bytes() > TURN_BYTES {
+                if stop || self.core.unwritten_bytes() > TURN_BYTES {
                     break;
                 }
                 match inputs.try_recv() {
@@ -117,14 +118,17 @@ impl Shell {
         self.progress.store(now, Ordering::Relaxed);
         match input {
             Input::Event(event) => self.step(event)?,
-            Input::Call(call) => {
-                let release = (call.run)(&mut self.core, now, &self.log);
-                if self.core.has_unsealed() {
-                    self.unsealed.push(release);
-                } else {
-                    self.waiting.push_back((self.core.staged(), release));
+            Input::Calls(calls) => {
+                for call in calls {
+                    let release = (call.run)(&mut self.core, now, &self.log);
+                    if self.core.has_unsealed() {
+                        self.unsealed.push(release);
+                    } else {
+                        self.waiting.push_back((self.core.staged(), release));
+                    }
                 }
             }
+            Input::Watch(watch) => self.watches.push(watch),
             Input::Wake => {}
             Input::Stop => return Ok(true),
         }
@@ -176,6 +180,7 @@ impl Shell {
                 release();
             }
         }
+        self.watches.iter_mut().for_each(|watch| watch(&self.core));
         Ok(())
     }
 

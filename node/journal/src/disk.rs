@@ -5,11 +5,14 @@
 //! cut, or not. A disk refuses a second process. It never retries: after a failed sync nothing is known about the file.
 
 use crate::Error;
+use crate::format::BLOCK;
+use rustix::fs::OFlags;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 /// Zeros are written in pieces of this many bytes.
 const ZEROS: usize = 1 << 20;
@@ -19,6 +22,8 @@ const DIRECTORY_MODE: u32 = 0o700;
 const LOCK: &str = "LOCK";
 /// A replacement is written under this name first.
 const REPLACEMENT: &str = "HEAD.new";
+/// A segment is prepared under this name.
+const PREPARED: &str = "NEXT.new";
 
 /// A directory of files.
 pub trait Disk: Send + Sync + 'static {
@@ -28,6 +33,12 @@ pub trait Disk: Send + Sync + 'static {
     /// Creates a file of zeros; they are durable on return, its name is not. The name must be free. Where there is no room
     /// for all of it ([`Error::is_full`]) there is nothing of it.
     fn create(&self, name: &str, length: u64) -> Result<Arc<dyn DiskFile>, Error>;
+
+    /// A file of this length will be created before long: what takes long may begin now. May be called again and again.
+    fn prepare(&self, _length: u64) {}
+
+    /// Gives back the room that a prepared file takes.
+    fn unprepare(&self) {}
 
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> Result<Arc<dyn DiskFile>, Error>;
@@ -64,10 +75,20 @@ pub trait DiskFile: Send + Sync {
 }
 
 /// A directory of the operating system, locked for this process as long as the value lives.
+///
+/// Whole blocks go past the page cache where the file system permits it (`O_DIRECT`): a node writes what it hardly ever
+/// reads, and copying it into pages costs more than all else that a write does.
 pub struct DirDisk {
     path: PathBuf,
     directory: File,
+    prepared: Mutex<Option<Prepared>>,
     _lock: File,
+}
+
+/// A file that a thread fills with zeros, under a name of its own.
+struct Prepared {
+    length: u64,
+    thread: JoinHandle<Result<DirFile, Error>>,
 }
 
 impl DirDisk {
@@ -87,8 +108,31 @@ impl DirDisk {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked { directory: shown }),
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", shown)(e)),
         }
-        let directory = File::open(path).map_err(Error::io("open", shown))?;
-        Ok(Self { path: path.to_owned(), directory, _lock: lock })
+        let directory = File::open(path).map_err(Error::io("open", &shown))?;
+        // What a run before has prepared and not used.
+        match std::fs::remove_file(path.join(PREPARED)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io("remove from", shown)(error)),
+            _ => Ok(Self { path: path.to_owned(), directory, prepared: Mutex::new(None), _lock: lock }),
+        }
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<Prepared>> {
+        // Whoever holds the lock replaces the value as a whole.
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file that was prepared with this length, under its name.
+    fn use_prepared(&self, name: &str, length: u64) -> Option<DirFile> {
+        let prepared = self.prepared().take_if(|prepared| prepared.length == length)?;
+        let (from, to) = (self.path.join(PREPARED), self.path.join(name));
+        // One that could not be prepared is created now, which says why it cannot be.
+        let mut file = prepared.thread.join().ok()?.ok()?;
+        if to.exists() || std::fs::rename(&from, &to).is_err() {
+            let _gone = std::fs::remove_file(from).is_ok();
+            return None;
+        }
+        file.shown = to.display().to_string();
+        Some(file)
     }
 
     fn options(&self, name: &str) -> (OpenOptions, PathBuf, String) {
@@ -106,20 +150,37 @@ impl Disk for DirDisk {
     }
 
     fn create(&self, name: &str, length: u64) -> Result<Arc<dyn DiskFile>, Error> {
-        let (mut options, path, shown) = self.options(name);
-        let mut file = options.create_new(true).open(&path).map_err(Error::io("create", &shown))?;
-        if let Err(error) = write_zeros(&mut file, length, &shown) {
-            // If this fails too, the file is one that was never finished.
-            let _gone = std::fs::remove_file(path).is_ok();
-            return Err(error);
+        if let Some(file) = self.use_prepared(name, length) {
+            return Ok(Arc::new(file));
         }
-        Ok(Arc::new(DirFile { file, shown }))
+        let (options, path, shown) = self.options(name);
+        create(options, &path, shown, length).map(|file| Arc::new(file) as Arc<dyn DiskFile>)
+    }
+
+    fn prepare(&self, length: u64) {
+        let mut prepared = self.prepared();
+        if prepared.is_none() {
+            let (options, path, shown) = self.options(PREPARED);
+            let create = move || create(options, &path, shown, length);
+            // Without a thread the file is created when it is needed.
+            let thread = std::thread::Builder::new().name("segment".into()).spawn(create).ok();
+            *prepared = thread.map(|thread| Prepared { length, thread });
+        }
+    }
+
+    fn unprepare(&self) {
+        let prepared = self.prepared().take();
+        if let Some(prepared) = prepared {
+            // Whether it was finished or not, there is nothing of it afterwards.
+            let _done = prepared.thread.join().is_ok();
+            let _gone = std::fs::remove_file(self.path.join(PREPARED)).is_ok();
+        }
     }
 
     fn open(&self, name: &str) -> Result<Arc<dyn DiskFile>, Error> {
         let (options, path, shown) = self.options(name);
-        let file = options.open(path).map_err(Error::io("open", &shown))?;
-        Ok(Arc::new(DirFile { file, shown }))
+        let file = options.open(&path).map_err(Error::io("open", &shown))?;
+        Ok(Arc::new(DirFile { direct: open_direct(options, &path), file, shown }))
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
@@ -145,9 +206,40 @@ impl Disk for DirDisk {
     }
 }
 
+impl Drop for DirDisk {
+    fn drop(&mut self) {
+        // The lock goes with this value: nothing may be written in the directory behind it.
+        self.unprepare();
+    }
+}
+
 struct DirFile {
     file: File,
+    /// The same file, past the page cache; `None` where the file system does not know that.
+    direct: Option<File>,
     shown: String,
+}
+
+fn open_direct(mut options: OpenOptions, path: &Path) -> Option<File> {
+    options.custom_flags(i32::try_from(OFlags::DIRECT.bits()).ok()?).open(path).ok()
+}
+
+/// Whether bytes can go to this place past the page cache: all of it in whole blocks.
+fn is_aligned(offset: u64, bytes: &[u8]) -> bool {
+    let block = usize::try_from(BLOCK).expect("a block is 4,096 bytes");
+    offset.is_multiple_of(BLOCK) && bytes.len().is_multiple_of(block) && bytes.as_ptr().align_offset(block) == 0
+}
+
+fn create(mut options: OpenOptions, path: &Path, shown: String, length: u64) -> Result<DirFile, Error> {
+    let file = options.create_new(true).open(path).map_err(Error::io("create", &shown))?;
+    let direct = open_direct(options.create_new(false).clone(), path);
+    let file = DirFile { file, direct, shown };
+    if let Err(error) = write_zeros(&file, length) {
+        // If this fails too, the file is one that was never finished.
+        let _gone = std::fs::remove_file(path).is_ok();
+        return Err(error);
+    }
+    Ok(file)
 }
 
 impl DiskFile for DirFile {
@@ -160,7 +252,8 @@ impl DiskFile for DirFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all_at(bytes, offset).map_err(Error::io("write", &self.shown))
+        let direct = self.direct.as_ref().filter(|_| is_aligned(offset, bytes));
+        direct.unwrap_or(&self.file).write_all_at(bytes, offset).map_err(Error::io("write", &self.shown))
     }
 
     fn sync(&self) -> Result<(), Error> {
@@ -172,15 +265,17 @@ impl DiskFile for DirFile {
     }
 }
 
-fn write_zeros(file: &mut File, length: u64, shown: &str) -> Result<(), Error> {
-    let zeros = vec![0; ZEROS];
-    let mut left = length;
-    while left > 0 {
-        let piece = usize::try_from(left).map_or(ZEROS, |left| left.min(ZEROS));
-        file.write_all(&zeros[..piece]).map_err(Error::io("pre-allocate", shown))?;
-        left -= piece as u64;
+fn write_zeros(file: &DirFile, length: u64) -> Result<(), Error> {
+    let block = usize::try_from(BLOCK).expect("a block is 4,096 bytes");
+    let zeros = vec![0; ZEROS + block];
+    let zeros = &zeros[zeros.as_ptr().align_offset(block).min(block)..];
+    let mut offset = 0;
+    while offset < length {
+        let piece = usize::try_from(length - offset).map_or(ZEROS, |left| left.min(ZEROS));
+        file.write_at(offset, &zeros[..piece])?;
+        offset += piece as u64;
     }
-    file.sync_all().map_err(Error::io("sync", shown))
+    file.file.sync_all().map_err(Error::io("sync", &file.shown))
 }
 
 /// Creates a directory for this account only, and makes its name durable.

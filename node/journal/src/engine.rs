@@ -20,8 +20,6 @@ use std::sync::Arc;
 
 /// The term of every commit until journals are mirrored.
 pub(crate) const TERM: u64 = 0;
-/// The buffer for a commit is given back if it grew beyond this many bytes.
-const BUFFER_BYTES: usize = 1 << 20;
 
 /// Settings of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,8 +163,11 @@ impl<D: Disk> Engine<D> {
 
     /// Writes and syncs an idle mark, from which recovery knows that everything before it was durable, unless nothing was
     /// appended since the last mark or there is no room for it. Fills up the reserve, and removes what a backup has kept.
+    /// Memory that only a busy journal needs is given back.
     pub fn mark(&mut self, now: Millis) -> Result<(), Error> {
         self.writing()?;
+        self.buffer = Vec::new();
+        self.shared.empty_cache();
         self.fill_reserve(now)?;
         self.remove_replaced(now)?;
         if !self.unmarked {
@@ -349,20 +350,21 @@ impl<D: Disk> Engine<D> {
             time: now,
             previous: self.end.hash,
         };
+        let start = aligned_start(&mut self.buffer, padded);
         let hash = match content {
             Content::Base(base) => format::encode_base(&mut self.buffer, &header, base),
             Content::Records(_) | Content::Mark | Content::Closing => {
                 format::encode_commit(&mut self.buffer, &header, records)
             }
         };
-        current.file.write_at(current.offset, &self.buffer)?;
+        current.file.write_at(current.offset, &self.buffer[start..])?;
         current.offset += padded;
+        if current.offset > current.length / 2 && self.reserve.space() == Space::Plenty {
+            self.disk.prepare(self.config.segment_bytes);
+        }
         self.time = now;
         self.end = ChainEnd { position: header.position, record: self.end.record + u64::from(header.count), hash };
         self.shared.push(&header, records);
-        if self.buffer.capacity() > BUFFER_BYTES {
-            self.buffer = Vec::new();
-        }
         Ok(())
     }
 
@@ -398,4 +400,15 @@ impl<D: Disk> Engine<D> {
         self.state = State::Writing(current);
         self.fill_reserve(now)
     }
+}
+
+/// Empties the buffer and makes room for a commit at an address that a disk can take bytes from without copying them;
+/// returns where that is.
+fn aligned_start(buffer: &mut Vec<u8>, padded: u64) -> usize {
+    let block = usize::try_from(BLOCK).expect("a block is 4,096 bytes");
+    buffer.clear();
+    buffer.reserve(usize::try_from(padded).expect("a commit is at most 16 MiB") + block);
+    let start = buffer.as_ptr().align_offset(block).min(block);
+    buffer.resize(start, 0);
+    start
 }

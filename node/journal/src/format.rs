@@ -311,10 +311,10 @@ pub(crate) fn commit_bytes(records: &[Record]) -> Result<usize, Error> {
     Ok(bytes)
 }
 
-/// Writes a whole commit, padded to a block, into `out`, and returns its hash. `header`'s count and body length are those
+/// Appends a whole commit, padded to a block, to `out`, and returns its hash. `header`'s count and body length are those
 /// of `records`, which passed [`commit_bytes`].
 pub(crate) fn encode_commit(out: &mut Vec<u8>, header: &CommitHeader, records: &[Record]) -> Digest {
-    out.clear();
+    let start = out.len();
     out.reserve(usize::try_from(header.padded()).expect("a commit is at most 16 MiB"));
     out.extend(header.encode());
     let mut offset = 0u32;
@@ -332,14 +332,20 @@ pub(crate) fn encode_commit(out: &mut Vec<u8>, header: &CommitHeader, records: &
     for record in records {
         out.extend_from_slice(&record.payload);
     }
-    let hash = hash(out);
-    out.resize(out.len().next_multiple_of(BLOCK as usize), 0);
+    end_commit(out, start)
+}
+
+/// Pads the commit that begins at `start`, and returns its hash.
+fn end_commit(out: &mut Vec<u8>, start: usize) -> Digest {
+    let hash = hash(&out[start..]);
+    let length = (out.len() - start).next_multiple_of(BLOCK as usize);
+    out.resize(start + length, 0);
     hash
 }
 
-/// Writes a whole commit that holds a base, as [`encode_commit`] does. The header's body length is [`base_bytes`] long.
+/// Appends a whole commit that holds a base, as [`encode_commit`] does. The header's body length is [`base_bytes`] long.
 pub(crate) fn encode_base(out: &mut Vec<u8>, header: &CommitHeader, base: &Base) -> Digest {
-    out.clear();
+    let start = out.len();
     out.extend(header.encode());
     let body = out.len();
     out.extend([0; 4]);
@@ -349,9 +355,7 @@ pub(crate) fn encode_base(out: &mut Vec<u8>, header: &CommitHeader, base: &Base)
     base.carried.iter().for_each(|digest| out.extend(digest.0));
     let crc = crc32c::crc32c(&out[body + 4..]).to_le_bytes();
     out[body..body + 4].copy_from_slice(&crc);
-    let hash = hash(out);
-    out.resize(out.len().next_multiple_of(BLOCK as usize), 0);
-    hash
+    end_commit(out, start)
 }
 
 /// Bytes of the body of a commit that holds this base.

@@ -233,6 +233,14 @@ impl Shared {
         }
     }
 
+    /// Lets go of the newest records; the disk has them.
+    pub(crate) fn empty_cache(&self) {
+        self.change(|state| {
+            state.cache = VecDeque::new();
+            state.cached_bytes = 0;
+        });
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }

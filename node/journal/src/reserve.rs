@@ -69,6 +69,10 @@ impl Reserve {
             return Ok(());
         }
         self.failed = None;
+        if self.files.len() < self.wanted {
+            // Room that is set aside goes before room that saves time.
+            disk.unprepare();
+        }
         let mut changed = false;
         while self.files.len() < self.wanted {
             let number = self.files.last().map_or(1, |last| last + 1);

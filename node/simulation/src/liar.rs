@@ -196,7 +196,7 @@ impl World {
             return Ok(());
         }
         let Ok(Frame::Batch { hop, bytes }) = Frame::from_bytes(frame) else { return Ok(()) };
-        let Ok(view) = BatchView::parse(&bytes) else { return Ok(()) };
+        let Ok(view) = BatchView::parse(bytes) else { return Ok(()) };
         let lane = view.statement.lane;
         let forks = |world: &Self| world.nodes[to].running.as_ref().map(|r| r.core.exchange().counters().forks);
         // A node that has no room looks at no batch.

@@ -54,7 +54,19 @@ pub struct Broken {
     pub lines: Vec<String>,
 }
 
-/// Runs one world per seed; `progress` hears of each.
+impl Summary {
+    /// Adds what other worlds came to.
+    pub fn add(&mut self, other: Self) {
+        self.worlds += other.worlds;
+        self.applied += other.applied;
+        self.bytes += other.bytes;
+        self.faults.add(&other.faults);
+        self.broken.extend(other.broken);
+        self.broken.sort_by_key(|broken| broken.seed);
+    }
+}
+
+/// Runs one world per seed, in order; `progress` hears of each. Worlds share nothing, so that callers may run several at once.
 pub fn run(options: &Options, seeds: impl IntoIterator<Item = u64>, mut progress: impl FnMut(u64, &Report)) -> Summary {
     let mut summary = Summary::default();
     for seed in seeds {

@@ -6,7 +6,7 @@
 use crate::twin::Twin;
 use jincai_core::{Action, Core, Event, NOTE, note_id};
 use jincai_crypto::{Directory, KeyRing, SeededEntropy};
-use jincai_exchange::record::{self, Cleared, EffectRecord, kind};
+use jincai_exchange::record::{self, Cleared, kind};
 use jincai_exchange::{Frame, Opening, Payload, Setup, read_batch};
 use jincai_journal::{
     Blobs, Config, Engine, Error, MemoryBlobs, MemoryDisk, Reader, Record, Recovery, Space, Urgency, prepare_base,
@@ -273,7 +273,7 @@ impl Node {
         driven.notices = turn.notices.iter().map(|n| format!("{} {}", n.code, n.text)).collect();
         if !turn.records.is_empty() {
             let first = running.core.staged() + 1 - turn.records.len() as u64;
-            self.applied.extend((first..).zip(&turn.records).filter_map(|(number, record)| applied_by(number, record)));
+            self.applied.extend((first..).zip(&turn.records).flat_map(|(number, record)| applied_by(number, record)));
             let cleared = turn.records.iter().filter(|record| record.kind == kind::CLEARED);
             driven.cleared.extend(cleared.filter_map(|record| record::from_body("cleared", &record.payload).ok()));
             running.queue.extend(turn.records);
@@ -419,12 +419,11 @@ impl Node {
     }
 }
 
-/// The plain message that a record says was applied.
-fn applied_by(number: RecordNumber, record: &Record) -> Option<(RecordNumber, Lane, String)> {
-    let effect: EffectRecord =
-        record::from_body("effect", &record.payload).ok().filter(|_| record.kind == kind::EFFECT)?;
-    let cause = effect.cause.filter(|_| effect.room == NOTE)?;
-    Some((number, cause.lane, note_id(&effect.effect)?))
+/// The plain messages that a record says were applied.
+fn applied_by(number: RecordNumber, record: &Record) -> Vec<(RecordNumber, Lane, String)> {
+    let (room, effects) = record::effects(record.kind, &record.payload).unwrap_or_default();
+    let of_notes = effects.into_iter().filter(|_| room == NOTE);
+    of_notes.filter_map(|effect| Some((number, effect.cause?.lane, note_id(effect.bytes)?))).collect()
 }
 
 /// What leaves may promise something: unsigned, or in a signed list.

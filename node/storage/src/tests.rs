@@ -110,6 +110,10 @@ impl Node {
             sequence: 1,
             attributes: &message.attributes,
             payload: &message.payload,
+            commitment: &[],
+            salt: &[],
+            record: 1,
+            index: 0,
         };
         let decision = self.storage.decide(0, &delivery, &NoParts);
         if let Decision::Apply { effect, .. } = &decision {

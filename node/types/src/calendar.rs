@@ -118,14 +118,36 @@ impl fmt::Display for Month {
     }
 }
 
-/// RFC 3339 in UTC, to the millisecond.
+/// RFC 3339 in UTC, to the millisecond. It stands in every message, so the digits are written without the formatter.
 #[must_use]
 pub(crate) fn rfc3339(at: Millis) -> String {
     let days = i32::try_from(at / 86_400_000).unwrap_or(i32::MAX);
-    let date = Date::from_days(days).map_or_else(|| "9999-12-31".into(), |d| d.to_string());
+    let (year, month, day) = Date::from_days(days).map_or((9999, 12, 31), |d| (d.year, d.month, d.day));
     let rest = at % 86_400_000;
-    let (h, m, s, ms) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60, rest % 1000);
-    format!("{date}T{h:02}:{m:02}:{s:02}.{ms:03}Z")
+    let mut text = String::with_capacity(24);
+    put_digits(&mut text, year.into(), 1000);
+    for (mark, number) in [('-', month.into()), ('-', day.into())] {
+        text.push(mark);
+        put_digits(&mut text, number, 10);
+    }
+    for (mark, number) in [('T', rest / 3_600_000), (':', rest / 60_000 % 60), (':', rest / 1000 % 60)] {
+        text.push(mark);
+        put_digits(&mut text, number, 10);
+    }
+    text.push('.');
+    put_digits(&mut text, rest % 1000, 100);
+    text.push('Z');
+    text
+}
+
+/// A number's digits from that of `highest`, a power of ten, down.
+fn put_digits(text: &mut String, number: u64, highest: u64) {
+    let mut unit = highest;
+    while unit > 0 {
+        let digit = u8::try_from(number / unit % 10).expect("one decimal digit fits a byte");
+        text.push(char::from(b'0' + digit));
+        unit /= 10;
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +177,8 @@ mod tests {
     #[test]
     fn instants_print_as_rfc3339() {
         assert_eq!(rfc3339(1_709_210_096_007), "2024-02-29T12:34:56.007Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(86_399_999), "1970-01-01T23:59:59.999Z");
     }
 
     proptest! {

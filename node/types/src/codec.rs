@@ -11,10 +11,15 @@ use std::convert::Infallible;
 /// Encodes a value; definite lengths and shortest integers, so equal values give equal bytes.
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     let mut out = Vec::new();
-    let written: Result<(), minicbor::encode::Error<Infallible>> = minicbor::encode(value, &mut out);
+    encode_into(&mut out, value);
+    out
+}
+
+/// Appends a value's encoding: for values whose size the caller knows, and for several in one buffer.
+pub fn encode_into<T: Encode<()>>(out: &mut Vec<u8>, value: &T) {
+    let written: Result<(), minicbor::encode::Error<Infallible>> = minicbor::encode(value, out);
     // A Vec never refuses a write and our Encode impls raise no error of their own.
     written.expect("encoding into a Vec cannot fail");
-    out
 }
 
 /// Decodes a value that fills `bytes` exactly; `limit` bounds the input in bytes.
@@ -36,7 +41,25 @@ where
     T: Decode<'b, ()> + Encode<()>,
 {
     let value: T = decode(what, bytes, limit)?;
-    if encode(&value) == bytes { Ok(value) } else { Err(Error::NotCanonical { what }) }
+    let mut expected = Expected(bytes);
+    let same = minicbor::encode(&value, &mut expected).is_ok() && expected.0.is_empty();
+    if same { Ok(value) } else { Err(Error::NotCanonical { what }) }
+}
+
+/// Takes an encoding and compares it with what is expected, so that a batch is not written out once more to be compared.
+struct Expected<'b>(&'b [u8]);
+
+/// What was written is not what was expected.
+#[derive(Debug)]
+struct Differs;
+
+impl minicbor::encode::Write for Expected<'_> {
+    type Error = Differs;
+
+    fn write_all(&mut self, written: &[u8]) -> Result<(), Differs> {
+        self.0 = self.0.strip_prefix(written).ok_or(Differs)?;
+        Ok(())
+    }
 }
 
 /// Lower-case hexadecimal.

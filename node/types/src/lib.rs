@@ -15,7 +15,7 @@ mod table;
 mod tree;
 
 pub use calendar::{Date, Millis, Month};
-pub use codec::{decode, decode_canonical, encode, hex, unhex};
+pub use codec::{decode, decode_canonical, encode, encode_into, hex, unhex};
 pub use error::{Error, Fault};
 pub use ids::{AuthorityId, Digest, Epoch, RecordNumber, Sequence};
 pub use lane::{Destination, Lane, LanePosition, Priority};

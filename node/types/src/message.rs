@@ -6,6 +6,7 @@
 use crate::error::shorten;
 use crate::{Digest, Error, Millis, calendar, limits};
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -84,22 +85,12 @@ const RESERVED: [&str; 7] = ["id", "source", "type", "time", "subject", "require
 impl Attributes {
     /// Refuses what would not survive the wire: empty or overlong fields, odd names, control characters.
     pub fn check(&self) -> Result<(), Error> {
-        let wrong = |what, text: &str| Err(Error::Text { what, text: shorten(text) });
         if self.id.is_empty() || self.source.is_empty() || self.kind.is_empty() {
             return wrong("attributes: id, source and type must not be empty", &self.id);
         }
-        for ((_, name), value) in self.pairs() {
-            let limit = if name == "requires" { limits::REQUIREMENTS * 80 } else { limits::ATTRIBUTE_BYTES };
-            if value.len() > limit {
-                return Err(Error::TooLarge {
-                    what: "a message attribute",
-                    size: value.len() as u64,
-                    limit: limit as u64,
-                });
-            }
-            if value.contains(char::is_control) {
-                return wrong("an attribute without control characters", &value);
-            }
+        let fields = [&self.id, &self.source, &self.kind, &self.subject];
+        for value in fields.into_iter().chain(self.extensions.values()) {
+            check_value(value, limits::ATTRIBUTE_BYTES)?;
         }
         for name in self.extensions.keys() {
             let plain =
@@ -111,29 +102,52 @@ impl Attributes {
         if self.requires.len() > limits::REQUIREMENTS || self.extensions.len() > limits::ATTRIBUTES - RESERVED.len() {
             return wrong("attributes within their limits", &self.id);
         }
-        Ok(())
+        if self.requires.is_empty() { Ok(()) } else { check_value(&self.required(), limits::REQUIREMENTS * 80) }
     }
 
-    fn pairs(&self) -> BTreeMap<(usize, String), String> {
-        // Keyed by (length, name): for text below 24 bytes this is RFC 8949's bytewise order of encoded keys.
-        let mut pairs: BTreeMap<(usize, String), String> = BTreeMap::new();
-        let mut put = |name: &str, value: String| pairs.insert((name.len(), name.to_owned()), value);
-        put("id", self.id.clone());
-        put("source", self.source.clone());
-        put("type", self.kind.clone());
-        put("specversion", "1.0".into());
-        put("time", calendar::rfc3339(self.time));
+    /// The attribute `requires`.
+    fn required(&self) -> String {
+        let list: Vec<String> = self.requires.iter().map(ToString::to_string).collect();
+        list.join(" ")
+    }
+
+    /// Names and values in the order of their encoding: for text below 24 bytes RFC 8949's bytewise order of encoded keys is
+    /// that of (length, name).
+    fn pairs(&self) -> Vec<(&str, Cow<'_, str>)> {
+        let mut pairs: Vec<(&str, Cow<'_, str>)> = Vec::with_capacity(RESERVED.len() + self.extensions.len());
+        pairs.push(("id", Cow::Borrowed(&self.id)));
+        pairs.push(("time", Cow::Owned(calendar::rfc3339(self.time))));
+        pairs.push(("type", Cow::Borrowed(&self.kind)));
+        pairs.push(("source", Cow::Borrowed(&self.source)));
         if !self.subject.is_empty() {
-            put("subject", self.subject.clone());
+            pairs.push(("subject", Cow::Borrowed(&self.subject)));
         }
         if !self.requires.is_empty() {
-            let list: Vec<String> = self.requires.iter().map(ToString::to_string).collect();
-            put("requires", list.join(" "));
+            pairs.push(("requires", Cow::Owned(self.required())));
         }
-        for (name, value) in &self.extensions {
-            put(name, value.clone());
+        pairs.push(("specversion", Cow::Borrowed("1.0")));
+        if !self.extensions.is_empty() {
+            pairs.extend(self.extensions.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str()))));
+            pairs.sort_unstable_by_key(|(name, _)| (name.len(), *name));
         }
         pairs
+    }
+}
+
+fn wrong(what: &'static str, text: &str) -> Result<(), Error> {
+    Err(Error::Text { what, text: shorten(text) })
+}
+
+fn check_value(value: &str, limit: usize) -> Result<(), Error> {
+    if value.len() > limit {
+        return Err(Error::TooLarge { what: "a message attribute", size: value.len() as u64, limit: limit as u64 });
+    }
+    // Almost every value is plain ASCII, which is told without a look at characters.
+    let plain = value.as_bytes().iter().all(|byte| (0x20..0x7f).contains(byte));
+    if plain || !value.contains(char::is_control) {
+        Ok(())
+    } else {
+        wrong("an attribute without control characters", value)
     }
 }
 
@@ -141,7 +155,7 @@ impl<C> Encode<C> for Attributes {
     fn encode<W: encode::Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
         let pairs = self.pairs();
         e.map(pairs.len() as u64)?;
-        for ((_, name), value) in &pairs {
+        for (name, value) in &pairs {
             e.str(name)?.str(value)?;
         }
         e.ok()
@@ -233,6 +247,27 @@ mod tests {
         bad(&|a| {
             a.extensions.insert("specversion".into(), "2.0".into());
         });
+    }
+
+    #[test]
+    fn the_keys_stand_in_canonical_order() {
+        let bytes = encode(&Attributes {
+            extensions: ["a", "zz", "aa", "tag", "requirez", "specversio", "specversios"]
+                .map(|name| (name.to_owned(), "x".to_owned()))
+                .into(),
+            ..sample()
+        });
+        let mut decoder = Decoder::new(&bytes);
+        let count = decoder.map().expect("a map").expect("definite");
+        let keys: Vec<Vec<u8>> = (0..count)
+            .map(|_| {
+                let key = encode(&decoder.str().expect("a key"));
+                decoder.str().expect("a value");
+                key
+            })
+            .collect();
+        assert_eq!(keys.len(), 14);
+        assert!(keys.is_sorted_by(|a, b| a < b), "bytewise order of the encoded keys");
     }
 
     proptest! {

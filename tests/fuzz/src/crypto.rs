@@ -44,17 +44,17 @@ pub(crate) fn batch(bytes: &[u8]) -> Verdict {
 }
 
 fn read_messages(world: &World, view: &BatchView<'_>) {
-    let mine = view.content_key(world.ids[0], &world.keys[0]);
-    let key = mine.as_ref().ok().and_then(Option::as_ref);
+    let mut opener = view.opener(world.ids[0], &world.keys[0]).ok();
     for (index, item) in view.items.iter().enumerate() {
         assert!((view.statement.first..=view.statement.last).contains(&view.sequence(index)));
         if let Ok(attributes) = view.attributes(index) {
             assert_eq!(encode(&attributes), item.attributes);
         }
-        if let Ok(open) = view.open(index, key.map(|key| &**key)) {
-            let content = [open.salt.as_slice(), &open.payload].concat();
-            let named = if key.is_some() { sha256(&content).0 == item.commitment } else { content == item.content };
-            assert!(named, "what is opened is what was sealed");
+        if let Some(Ok(open)) = opener.as_mut().map(|opener| opener.open(view, index)) {
+            let content = [open.salt, open.payload].concat();
+            let encrypted = view.statement.encrypted;
+            let named = if encrypted { sha256(&content).0 == item.commitment } else { content == item.content };
+            assert!(named && (!encrypted || open.commitment == item.commitment), "what is opened is what was sealed");
         }
     }
 }

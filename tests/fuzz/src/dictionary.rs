@@ -167,7 +167,17 @@ fn decide(dictionary: &mut Dictionary, release: &Release) -> Decision {
     let payload = encode(&(1u8, release));
     let attributes = Attributes { kind: RELEASE_KIND.into(), ..Attributes::default() };
     let lane = Lane { origin, destination: Destination::Below(origin), class: Priority::Record };
-    let delivery = Delivery { lane, epoch: Epoch::default(), sequence: 1, attributes: &attributes, payload: &payload };
+    let delivery = Delivery {
+        lane,
+        epoch: Epoch::default(),
+        sequence: 1,
+        attributes: &attributes,
+        payload: &payload,
+        commitment: &[],
+        salt: &[],
+        record: 1,
+        index: 0,
+    };
     dictionary.decide(NOW, &delivery, &NoParts)
 }
 

@@ -5,7 +5,7 @@ use crate::text::canonical;
 use jincai_crypto::CardChain;
 use jincai_exchange::record::{
     Cause, Cleared, DeadLetter, Delivered, EffectRecord, Gone, Order, Replayed, Restored, batch_record, batch_time,
-    from_body, split_batch_record, to_body,
+    effects, from_body, kind, split_batch_record, to_body,
 };
 use jincai_exchange::{Answer, Ask, Frame, Receipt, ReceiptList, RefusalNote, SlotValue};
 use jincai_types::{Epoch, limits};
@@ -32,7 +32,9 @@ pub(crate) fn lists(bytes: &[u8]) -> Verdict {
 /// The bodies of journal records.
 pub(crate) fn records(bytes: &[u8]) -> Verdict {
     let mut read = [
-        body::<EffectRecord>(bytes),
+        effect(bytes),
+        effects_of(kind::EFFECT, bytes),
+        effects_of(kind::EFFECTS, bytes),
         body::<DeadLetter>(bytes),
         body::<Cleared>(bytes),
         body::<Delivered>(bytes),
@@ -53,6 +55,25 @@ pub(crate) fn records(bytes: &[u8]) -> Verdict {
         assert_eq!(batch_record(from, batch_time(bytes), &bytes[start..]), bytes);
     }
     Verdict::of(read)
+}
+
+fn effect(bytes: &[u8]) -> bool {
+    let Ok(value) = from_body::<EffectRecord<'_>>("record", bytes) else { return false };
+    let written = to_body(&value);
+    assert_eq!(from_body::<EffectRecord<'_>>("record", &written).as_ref(), Ok(&value), "what is written is read");
+    true
+}
+
+/// Each effect lies where it says, behind the one before it.
+fn effects_of(kind: u16, bytes: &[u8]) -> bool {
+    let Ok((_, effects)) = effects(kind, bytes) else { return false };
+    let mut end = 0;
+    for effect in effects {
+        assert!(effect.offset >= end, "effects do not overlap");
+        end = effect.offset + effect.bytes.len();
+        assert_eq!(&bytes[effect.offset..end], effect.bytes);
+    }
+    true
 }
 
 fn body<T>(bytes: &[u8]) -> bool

@@ -202,7 +202,17 @@ pub(crate) fn collected(bytes: &[u8]) -> Verdict {
     let destination = if *choice == 0 { Destination::Below(origin) } else { Destination::Authority(world().ids[0]) };
     let lane = Lane { origin, destination, class: Priority::Record };
     let attributes = Attributes { id: "1".into(), kind: kind.into(), ..Attributes::default() };
-    let delivery = Delivery { lane, epoch: Epoch::default(), sequence: 1, attributes: &attributes, payload: &payload };
+    let delivery = Delivery {
+        lane,
+        epoch: Epoch::default(),
+        sequence: 1,
+        attributes: &attributes,
+        payload: &payload,
+        commitment: &[],
+        salt: &[],
+        record: 1,
+        index: 0,
+    };
     let Decision::Apply { effect, .. } = node.storage.decide(NOW, &delivery, &NoParts) else {
         return Verdict::Refused;
     };

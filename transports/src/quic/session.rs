@@ -1,7 +1,7 @@
 //! One QUIC connection as a [`Session`]: four unidirectional streams each way at most.
 
 use super::refusal::{Close, explain};
-use crate::{Error, Session};
+use crate::{Error, Meter, Session, WireBytes};
 use jincai_types::Priority;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use std::sync::{Mutex, PoisonError};
@@ -94,6 +94,14 @@ impl Session for QuicSession {
 
     async fn closed(&self) -> Error {
         explain(&self.connection.closed().await)
+    }
+
+    fn meter(&self) -> Option<Meter> {
+        let connection = self.connection.clone();
+        Some(Box::new(move || {
+            let stats = connection.stats();
+            WireBytes { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes }
+        }))
     }
 
     fn close(&self, why: &Error) {

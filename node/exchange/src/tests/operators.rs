@@ -265,7 +265,7 @@ fn messages_that_are_given_up_leave_custody_and_the_lane_goes_on() {
 }
 
 /// The county's batch of one message behind `previous`, as a frame.
-fn batch(previous: LanePosition, id: &str) -> (Frame, LanePosition) {
+fn batch(previous: LanePosition, id: &str) -> (Vec<u8>, LanePosition) {
     let mut entropy = SeededEntropy::new(7);
     let (directory, [.., county]) = enrolled(&mut entropy);
     let to = authority(PROVINCE);
@@ -285,7 +285,7 @@ fn batch(previous: LanePosition, id: &str) -> (Frame, LanePosition) {
     let (bytes, end) = seal(&input, &county, &mut entropy).expect("sealed");
     let hop = HopOrder { floor: previous, after: previous };
     assert!(BatchView::parse(&bytes).is_ok());
-    (Frame::Batch { hop, bytes: bytes.into() }, end)
+    (Frame::batch_bytes(&hop, &bytes), end)
 }
 
 #[test]
@@ -293,8 +293,7 @@ fn a_forked_lane_goes_on_with_its_first_branch_when_it_is_released() {
     let mut node = Node::new();
     node.desk.open = true;
     let county = authority(COUNTY);
-    let hear =
-        |node: &mut Node, frame: &Frame| node.with(|exchange, ctx| exchange.frame(county, &frame.to_bytes(), ctx)).0;
+    let hear = |node: &mut Node, frame: &[u8]| node.with(|exchange, ctx| exchange.frame(county, frame, ctx)).0;
     let (first, end) = batch(LanePosition::START, "m1");
     let (other, _) = batch(LanePosition::START, "forged");
     let (next, _) = batch(end, "m2");

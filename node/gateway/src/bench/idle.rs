@@ -16,8 +16,6 @@ use std::time::Duration;
 /// IPv4 and UDP headers.
 const HEADERS: u64 = 28;
 const DATAGRAM: usize = 65_536;
-/// Ticks of a second in /proc: the kernel's USER_HZ, which is 100 on every machine that this runs on.
-const TICKS: f64 = 100.0;
 
 /// Measures and prints.
 pub(crate) fn idle(settle: u64, seconds: u64, json: bool) -> Result<(), Error> {
@@ -35,18 +33,18 @@ pub(crate) fn idle(settle: u64, seconds: u64, json: bool) -> Result<(), Error> {
     below.start()?;
     wait_for("the link", || Ok((below.status()?["links"][0]["up"] == json!(true)).then_some(())))?;
     pass("settling", settle);
-    let (processor, bytes) = (ticks(&below)?, counter.bytes());
+    let (processor, bytes) = (below.cpu().unwrap_or_default(), counter.bytes());
     let begun = clock::instant();
     pass("measuring", seconds);
     let elapsed = begun.elapsed().as_secs_f64();
-    let (processor, bytes) = (ticks(&below)? - processor, counter.bytes() - bytes);
+    let (processor, bytes) = (below.cpu().unwrap_or_default() - processor, counter.bytes() - bytes);
     let (resident, anonymous) = below.memory().unwrap_or_default();
     below.stop()?;
     above.stop()?;
     let value = json!({
         "seconds": elapsed, "settled_seconds": settle,
         "resident_kib": resident, "anonymous_kib": anonymous,
-        "cpu_percent_of_a_core": processor as f64 / TICKS / elapsed * 100.0,
+        "cpu_percent_of_a_core": processor.as_secs_f64() / elapsed * 100.0,
         "network_bytes": bytes, "network_bytes_a_day": (bytes as f64 / elapsed * 86_400.0).round(),
     });
     show(&value, json);
@@ -60,17 +58,6 @@ fn pass(what: &str, seconds: u64) {
         std::thread::sleep(Duration::from_millis(200));
     }
     progress_done();
-}
-
-/// Processor time that a node's process has used, user and kernel.
-fn ticks(node: &DemoNode) -> Result<u64, Error> {
-    let wrong = || Error::Check(format!("{} does not run", node.name));
-    let text =
-        std::fs::read_to_string(format!("/proc/{}/stat", node.process().ok_or_else(wrong)?)).map_err(|_| wrong())?;
-    // Behind the name, which may hold anything, user and kernel time are the 12th and 13th field.
-    let fields: Vec<&str> = text.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect()).unwrap_or_default();
-    let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).ok_or_else(wrong);
-    Ok(field(11)? + field(12)?)
 }
 
 /// Stands between two nodes and counts what passes, both ways.

@@ -181,6 +181,53 @@ fn a_real_directory_keeps_records_and_refuses_a_second_opener() {
 }
 
 #[test]
+fn a_file_that_was_prepared_is_used_and_nothing_is_left_of_others() {
+    const NEXT: &str = "NEXT.new";
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join(NEXT), b"of a run before").expect("writes");
+    let disk = DirDisk::open(directory.path()).expect("opens");
+    let is_there = || directory.path().join(NEXT).exists();
+    assert!(!is_there());
+    disk.prepare(8192);
+    disk.prepare(8192);
+    disk.create("other", 4096).expect("one of another length");
+    let file = disk.create("one", 8192).expect("the one that was prepared");
+    assert!(!is_there() && disk.list().expect("lists").contains(&"one".to_owned()));
+    let mut bytes = [1; 8192];
+    file.read_at(0, &mut bytes).expect("reads");
+    assert_eq!((file.length().expect("has a length"), bytes), (8192, [0; 8192]));
+    disk.prepare(8192);
+    disk.unprepare();
+    assert!(!is_there());
+    disk.prepare(8192);
+    disk.create("one", 8192).map(|_| ()).expect_err("the name is taken, whatever was prepared");
+    disk.prepare(8192);
+    drop(disk);
+    assert!(!is_there());
+}
+
+#[test]
+fn blocks_and_pieces_of_them_are_written_alike() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let disk = DirDisk::open(directory.path()).expect("opens");
+    let file = disk.create("file", 4 * 4096).expect("creates");
+    let memory = vec![7; 3 * 4096];
+    let aligned = memory.as_ptr().align_offset(4096);
+    let mut model = vec![0; 4 * 4096];
+    for (offset, from, length) in [(4096, aligned, 4096), (4096, aligned + 1, 4096), (8192, aligned, 100), (5, 0, 9)] {
+        let mut bytes = memory[from..from + length].to_vec();
+        file.write_at(offset as u64, &memory[from..from + length]).expect("writes");
+        model[offset..offset + length].copy_from_slice(&bytes);
+        file.read_at(offset as u64, &mut bytes).expect("reads");
+        assert_eq!(bytes, &memory[from..from + length]);
+    }
+    file.sync().expect("syncs");
+    let mut read = vec![0; 4 * 4096];
+    disk.open("file").and_then(|file| file.read_at(0, &mut read)).expect("reads");
+    assert_eq!(read, model);
+}
+
+#[test]
 fn a_segment_that_leaves_no_room_for_head_is_taken_back() {
     let disk = MemoryDisk::new();
     let (mut engine, _) = open(disk.clone());

@@ -3,7 +3,7 @@
 use super::Country;
 use super::forge::SYSTEM;
 use jincai_crypto::BatchView;
-use jincai_exchange::record::{self, Cause, DeadLetter, EffectRecord, kind};
+use jincai_exchange::record::{self, Cause, DeadLetter, kind};
 use jincai_journal::{Log, Stored};
 use jincai_storage::PartState;
 use jincai_types::{Epoch, Lane};
@@ -123,7 +123,7 @@ impl Country {
                 if let Some((lane, messages)) = sealed(&stored) {
                     lanes.entry(lane).or_default().sealed += messages;
                 }
-                if let Some(cause) = cause_of(&stored) {
+                for cause in causes_of(&stored) {
                     let place = (cause.epoch, cause.sequence);
                     let before = last.insert(cause.lane, place);
                     if before.is_some_and(|before| before >= place) && broken.len() < SHOWN {
@@ -185,11 +185,12 @@ fn sealed(stored: &Stored) -> Option<(Lane, u64)> {
     own.map(|view| (view.statement.lane, view.statement.count() as u64))
 }
 
-/// The place of the message that a record says was applied, or refused.
-fn cause_of(stored: &Stored) -> Option<Cause> {
-    match stored.kind {
-        kind::EFFECT => record::from_body::<EffectRecord>("effect", &stored.payload).ok()?.cause,
-        kind::DEAD_LETTER => record::from_body::<DeadLetter>("dead letter", &stored.payload).ok().map(|l| l.cause),
-        _ => None,
+/// The places of the messages that a record says were applied, or refused.
+fn causes_of(stored: &Stored) -> Vec<Cause> {
+    if stored.kind == kind::DEAD_LETTER {
+        let letter = record::from_body::<DeadLetter>("dead letter", &stored.payload);
+        return letter.into_iter().map(|letter| letter.cause).collect();
     }
+    let (_, effects) = record::effects(stored.kind, &stored.payload).unwrap_or_default();
+    effects.into_iter().filter_map(|effect| effect.cause).collect()
 }

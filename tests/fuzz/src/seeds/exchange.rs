@@ -5,7 +5,7 @@ use super::text::{attributes, lane, position};
 use super::{Seed, accepted, refused};
 use crate::world::world;
 use jincai_exchange::record::{
-    Cause, Cleared, DeadLetter, Delivered, EffectRecord, Gone, Restored, batch_record, to_body,
+    Cause, Cleared, DeadLetter, Delivered, EffectRecord, EffectsHead, Gone, Restored, batch_record, to_body,
 };
 use jincai_exchange::{Frame, HopOrder, Receipt, ReceiptList, SlotValue};
 use jincai_types::{Destination, Digest, Epoch, encode};
@@ -51,7 +51,7 @@ fn frames() -> Vec<Seed> {
     let hello = Frame::Hello { low: 1, high: 1, authority, epoch: EPOCH, heard: true, known: EPOCH, restored: false };
     let frames = [
         ("hello", hello),
-        ("batch", Frame::Batch { hop, bytes: batch.into() }),
+        ("batch", Frame::Batch { hop, bytes: batch.as_slice().into() }),
         ("durable", Frame::Durable { lane, position }),
         ("receipts", Frame::Receipts { signed: vec![1].into() }),
         ("gap", Frame::Gap { lane, have: position }),
@@ -69,9 +69,9 @@ fn records() -> Vec<Seed> {
     let used = vec![Digest([6; 32])];
     let effect = EffectRecord {
         cause: Some(cause),
-        room: "jincai.storage.".into(),
+        room: "jincai.storage.",
         used: used.clone(),
-        effect: b"effect".to_vec().into(),
+        effect: b"effect".as_slice().into(),
     };
     let text = String::from;
     let letter =
@@ -80,6 +80,10 @@ fn records() -> Vec<Seed> {
     let gone = Gone { lane: lane(), from: position(9), to: position(12) };
     let records = [
         ("effect", to_body(&effect)),
+        (
+            "effects",
+            [to_body(&EffectsHead { first: cause, room: "jincai.note".into() }), b"\x43one\x43two".to_vec()].concat(),
+        ),
         ("dead-letter", to_body(&letter)),
         ("cleared", to_body(&cleared)),
         ("delivered", to_body(&Delivered { issuer: county, epoch: EPOCH, receipt: receipt() })),

@@ -50,7 +50,7 @@ pub(super) fn seeds() -> Vec<Seed> {
         )
     };
     let epoch = Epoch { number: 1, salt: 2 };
-    let raw = |frame: Frame| step(step::RAW, COUNTY, &frame.to_bytes());
+    let raw = |frame: Frame<'_>| step(step::RAW, COUNTY, &frame.to_bytes());
     let first = notes(1, 2, LanePosition::START);
     let second = notes(3, 1, end_of(&first));
     let other = notes(3, 2, end_of(&first));
