@@ -256,34 +256,7 @@ impl Exchange {
     fn replay(&mut self, stored: &Stored, ctx: &mut Context<'_>) -> Result<(), Error> {
         let body = &stored.payload[..];
         match stored.kind {
-            kind::BATCH => {
-                let (from, start) = record::split_batch_record(body)?;
-                let view = BatchView::parse(&body[start..])?;
-                let (statement, digest) = (&view.statement, view.digest);
-                let lane = statement.lane;
-                let after = match from {
-                    None => self.newest_on_shelf(&lane).unwrap_or(statement.previous),
-                    Some(_) => {
-                        let position = self.chains.get(&lane).map(Chain::position).unwrap_or_default();
-                        // A relay may have taken its place from a floor.
-                        if position.key() < statement.previous.key() { statement.previous } else { position }
-                    }
-                };
-                let held = Held::new(stored.number, &view, body.len() - start, after);
-                let time = record::batch_time(body);
-                self.provenance.took(lane, &held, from, time, self.policy.provenance_batches);
-                if from.is_none() && !mutated(Mutation::ReuseSequences) {
-                    self.outbox.restore(lane, held.previous, held.end);
-                } else if from.is_some() {
-                    let chain = self.chains.entry(lane).or_default();
-                    chain.raise_to(statement.previous);
-                    chain.advance(statement, digest);
-                }
-                self.take(lane, held, from, ctx.now);
-                if mutated(Mutation::ForgetRelayCustody) && from.is_some() {
-                    self.links.values_mut().for_each(|link| link.discard(&lane, held.end));
-                }
-            }
+            kind::BATCH => self.replay_batch(stored, ctx.now)?,
             kind::LATE | kind::TAKEN_BACK | kind::AGAIN => self.replay_aside(stored, ctx.now)?,
             kind::GONE => self.note_gone(record::from_body("gone", body)?),
             kind::DELIVERED => self.note_delivered(record::from_body("delivered", body)?),
@@ -329,6 +302,38 @@ impl Exchange {
                 self.held_lanes.insert(view.statement.lane, (view.digest, stored.number));
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// A batch of a lane's chain: of one that begins here, or taken from a neighbour.
+    fn replay_batch(&mut self, stored: &Stored, now: Millis) -> Result<(), Error> {
+        let body = &stored.payload[..];
+        let (from, start) = record::split_batch_record(body)?;
+        let view = BatchView::parse(&body[start..])?;
+        let (statement, digest) = (&view.statement, view.digest);
+        let lane = statement.lane;
+        let after = match from {
+            None => self.newest_on_shelf(&lane).unwrap_or(statement.previous),
+            Some(_) => {
+                let position = self.chains.get(&lane).map(Chain::position).unwrap_or_default();
+                // A relay may have taken its place from a floor.
+                if position.key() < statement.previous.key() { statement.previous } else { position }
+            }
+        };
+        let held = Held::new(stored.number, &view, body.len() - start, after);
+        let time = record::batch_time(body);
+        self.provenance.took(lane, &held, from, time, self.policy.provenance_batches);
+        if from.is_none() && !mutated(Mutation::ReuseSequences) {
+            self.outbox.restore(lane, held.previous, held.end);
+        } else if from.is_some() {
+            let chain = self.chains.entry(lane).or_default();
+            chain.raise_to(statement.previous);
+            chain.advance(statement, digest);
+        }
+        self.take(lane, held, from, now);
+        if mutated(Mutation::ForgetRelayCustody) && from.is_some() {
+            self.links.values_mut().for_each(|link| link.discard(&lane, held.end));
         }
         Ok(())
     }
