@@ -111,7 +111,7 @@ impl DirDisk {
         let directory = File::open(path).map_err(Error::io("open", &shown))?;
         // What a run before has prepared and not used.
         match std::fs::remove_file(path.join(PREPARED)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io("remove from", shown)(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove from", shown)(error)),
             _ => Ok(Self { path: path.to_owned(), directory, prepared: Mutex::new(None), _lock: lock }),
         }
     }

@@ -161,9 +161,9 @@ impl World {
             return Ok(());
         };
         let Ok(Frame::Batch { bytes, .. }) = Frame::from_bytes(&seen.bytes) else { return Ok(()) };
-        let Ok(view) = BatchView::parse(&bytes) else { return Ok(()) };
+        let Ok(view) = BatchView::parse(bytes) else { return Ok(()) };
         let hop = HopOrder { floor: view.statement.previous, after: LanePosition::START };
-        self.lies(Fault::Lie, (from, to), "about what came before a batch", Frame::batch_bytes(&hop, &bytes))
+        self.lies(Fault::Lie, (from, to), "about what came before a batch", Frame::batch_bytes(&hop, bytes))
     }
 
     /// A request for what the speaker has long had.

@@ -46,7 +46,7 @@ impl Trace {
 pub(crate) fn show_frame(bytes: &[u8]) -> String {
     match Frame::from_bytes(bytes) {
         Err(_) => format!("{} bytes that are no frame", bytes.len()),
-        Ok(Frame::Batch { hop, bytes }) => match BatchView::parse(&bytes) {
+        Ok(Frame::Batch { hop, bytes }) => match BatchView::parse(bytes) {
             Ok(view) => {
                 let s = &view.statement;
                 let (after, floor) = (hop.after, hop.floor);

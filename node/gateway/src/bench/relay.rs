@@ -220,7 +220,7 @@ fn watcher(
         }
         let now = clock::instant();
         let mut flight = lock(&flight);
-        for _ in known..confirmed {
+        while known < confirmed {
             let Some((start, producer)) = flight.under_way.pop_front() else { return };
             flight.latencies.push(now.saturating_duration_since(start));
             known += 1;
