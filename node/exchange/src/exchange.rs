@@ -538,14 +538,14 @@ impl Exchange {
         let peers: Vec<AuthorityId> = self.links.keys().copied().collect();
         for peer in peers {
             self.sign_receipts(peer, ctx);
-            let due = self.links.get_mut(&peer).is_some_and(|l| l.offers(ctx.now));
-            if due {
-                self.offer_slots(peer, ctx);
+            let due = self.links.get_mut(&peer).and_then(|l| l.offers(ctx.now));
+            if let Some(offer) = due {
+                self.offer_slots(peer, offer, ctx);
             }
             if self.links.get_mut(&peer).is_some_and(|l| l.knocks(&self.policy, ctx.now)) {
                 self.say_hello_as(peer, false, ctx);
             }
-            if due && self.links.get(&peer).is_some_and(|l| !l.greeted) {
+            if due.is_some() && self.links.get(&peer).is_some_and(|l| !l.greeted) {
                 self.say_hello(peer, ctx);
             }
             if let Some(link) = self.links.get_mut(&peer)

@@ -62,6 +62,14 @@ impl Exchange {
                 Ok(())
             }
             Frame::Slot { signed } => self.slot(Some(peer), &signed, ctx),
+            Frame::Offer { ids } => {
+                self.slots_offered(peer, ids, ctx);
+                Ok(())
+            }
+            Frame::Want { ids } => {
+                self.slots_wanted(peer, &ids, ctx);
+                Ok(())
+            }
         }?;
         self.poll_links(ctx);
         Ok(())

@@ -6,7 +6,7 @@ mod operators;
 use crate::link::{ASKED, OWED_EXACTLY};
 use crate::restore::WANTED;
 use crate::{
-    Context, Decision, Delivery, Exchange, Frame, LinkKind, Opening, Outgoing, Output, Parts, Place, Receipt,
+    Context, Decision, Delivery, Exchange, Frame, LinkKind, Opening, Outgoing, Output, Parts, Payload, Place, Receipt,
     RoomError, Rooms, Setup, SlotValue, record,
 };
 use jincai_crypto::{Card, CardChain, Directory, KeyRing, Purpose, SeededEntropy, sign};
@@ -106,6 +106,22 @@ impl Node {
             node.hear(peer, &hello).expect("is taken");
         }
         node
+    }
+
+    /// The frames, but for batches, that it sends a neighbour when this happens.
+    fn says(&mut self, peer: AuthorityId, act: impl FnOnce(&mut Exchange, &mut Context<'_>)) -> Vec<Vec<u8>> {
+        let mut ctx = Context { now: self.now, log: &Empty, rooms: &mut NoRooms, out: &mut self.out };
+        act(&mut self.exchange, &mut ctx);
+        let sends = std::mem::take(&mut self.out.sends).into_iter().filter(|send| send.peer == peer);
+        let frames = sends.filter_map(|send| match send.what {
+            Payload::Frame(bytes) => Some(bytes),
+            Payload::Batch { .. } => None,
+        });
+        frames.collect()
+    }
+
+    fn ticks(&mut self, peer: AuthorityId) -> Vec<Vec<u8>> {
+        self.says(peer, |exchange, ctx| exchange.tick(ctx).expect("ticks"))
     }
 
     fn with<T>(&mut self, act: impl FnOnce(&mut Exchange, &mut Context<'_>) -> T) -> T {
@@ -240,6 +256,46 @@ fn frames_that_nobody_signed_are_remembered_by_nothing() {
         assert!(!node.flooded(&Frame::Receipts { signed: vec![number as u8; 300].into() }));
     }
     assert_eq!(node.exchange.remembered(), before);
+}
+
+/// Every slot was once sent again at every offer, although the neighbour had it: nine tenths of a country's frames.
+#[test]
+fn slots_are_offered_by_name_and_sent_to_whoever_lacks_them() {
+    let (ministry, county) = (AuthorityId::MINISTRY, authority(COUNTY));
+    let mut node = Node::new(Opening::Unclean);
+    let slot = node.slot("new".to_owned(), 1, 10);
+    node.hear(county, &slot).expect("it is signed well");
+    let said = node.ticks(ministry);
+    let said: Vec<Frame<'_>> = said.iter().map(|bytes| Frame::from_bytes(bytes).expect("a frame")).collect();
+    let ids = match &said[..] {
+        [.., Frame::Offer { ids }] => ids,
+        other => panic!("an offer and no slot is wanted: {other:?}"),
+    };
+    assert!(!said.iter().any(|frame| matches!(frame, Frame::Slot { .. })), "{said:?}");
+    assert_eq!(ids.len(), 2, "the county's, and the node's own card");
+    // Whoever has them says nothing, whoever lacks some names them, and gets no more than it was offered.
+    let strange = crate::SlotId::from([9; 16]);
+    assert!(node.says(county, |exchange, ctx| exchange.slots_offered(county, ids.clone(), ctx)).is_empty());
+    let wants = node.says(county, |exchange, ctx| exchange.slots_offered(county, vec![ids[0], strange], ctx));
+    assert_eq!(wants, [Frame::Want { ids: vec![strange] }.to_bytes()]);
+    let mut want =
+        |ids: &[crate::SlotId]| node.says(ministry, |exchange, ctx| exchange.slots_wanted(ministry, ids, ctx)).len();
+    assert_eq!((want(&[strange]), want(ids), want(ids)), (0, 2, 0));
+    // Nor what does not lead its way, such as what came from it.
+    node.exchange.links.get_mut(&county).expect("a neighbour").offered = 9;
+    assert!(node.says(county, |exchange, ctx| exchange.slots_wanted(county, ids, ctx)).is_empty());
+}
+
+#[test]
+fn a_mailbox_is_offered_the_slots_themselves_first() {
+    let mut node = Node::new(Opening::Unclean);
+    let ministry = AuthorityId::MINISTRY;
+    node.with(|exchange, ctx| exchange.link_up(ministry, LinkKind::Mailbox, ctx));
+    let first = node.ticks(ministry);
+    node.now += 4_000;
+    let second = node.ticks(ministry);
+    let kinds = [first, second].map(|said| said.iter().map(|frame| frame[1]).collect::<Vec<_>>());
+    assert_eq!(kinds, [[5], [8]], "a slot, and then an offer");
 }
 
 /// The origin once took messages that it had not even sent yet for delivered, and did not look after them any more.
