@@ -535,6 +535,8 @@ impl Exchange {
             self.deliveries.rebase(ctx.now);
         }
         self.last_tick = ctx.now;
+        // Before the lists, which need not say again what these say.
+        self.issue_receipt_slots(ctx);
         let peers: Vec<AuthorityId> = self.links.keys().copied().collect();
         for peer in peers {
             self.sign_receipts(peer, ctx);
@@ -555,7 +557,6 @@ impl Exchange {
                 self.counters.resends += link.retry(&self.policy, ctx.now);
             }
         }
-        self.issue_receipt_slots(ctx);
         self.tell_ends(ctx);
         self.catch_up(ctx);
         self.tidy_shelf(ctx.now);

@@ -559,6 +559,13 @@ impl Link {
         }
     }
 
+    /// The neighbour has been told, signed, that a lane is held up to here.
+    pub(crate) fn owes_no_more(&mut self, lane: &Lane, position: LanePosition) {
+        if self.owed.get(lane).is_some_and(|owed| owed.key() <= position.key()) {
+            self.owed.remove(lane);
+        }
+    }
+
     /// Entries that only this run knows.
     pub(crate) fn remembered(&self) -> usize {
         self.owed.len() + self.owed_exactly.len() + self.asked.len()

@@ -103,6 +103,11 @@ impl Slots {
     }
 }
 
+/// The name of the end-to-end receipt for a lane.
+pub(crate) fn receipt_name(lane: &Lane) -> String {
+    format!("{RECEIPT}{lane}")
+}
+
 fn send_slot(peer: AuthorityId, signed: &[u8], ctx: &mut Context<'_>) {
     let frame = Frame::Slot { signed: signed.to_vec().into() };
     ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
@@ -173,7 +178,8 @@ impl Exchange {
         self.pass_on(&signed, to, None, ctx);
     }
 
-    /// Issues the end-to-end receipts that are out of date.
+    /// Issues the end-to-end receipts that are out of date. For the neighbour that a lane comes from it is its receipt for
+    /// custody too; if it gets lost, that sends again what it holds, and gets one of its own.
     pub(crate) fn issue_receipt_slots(&mut self, ctx: &mut Context<'_>) {
         let due: Vec<Receipt> = self
             .inbound
@@ -188,8 +194,13 @@ impl Exchange {
             // Numbers of records never go back within an epoch, not even across a clean restart.
             let number = ctx.out.last();
             let to = Some(Destination::Authority(receipt.lane.origin));
-            let signed = self.make_slot(format!("{RECEIPT}{}", receipt.lane), number, to, record::to_body(&receipt));
+            let signed = self.make_slot(receipt_name(&receipt.lane), number, to, record::to_body(&receipt));
             self.pass_on(&signed, to, None, ctx);
+            for hop in self.slot_hops(to, None) {
+                if let Some(link) = self.links.get_mut(&hop).filter(|link| link.up.is_some()) {
+                    link.owes_no_more(&receipt.lane, receipt.position);
+                }
+            }
         }
     }
 
@@ -300,7 +311,7 @@ impl Exchange {
             self.directory.verify(Purpose::Slot, signed, claimed.issuer)?;
         }
         self.counters.slots_received += 1;
-        self.use_slot(&claimed, ctx)?;
+        self.use_slot((from, signed), &claimed, ctx)?;
         let (epoch, number, to) = (claimed.epoch, claimed.number, claimed.to);
         let slot = Slot { epoch, number, to, from, id: id_of(signed), signed: signed.to_vec() };
         self.slots.keep(known, slot);
@@ -335,10 +346,20 @@ impl Exchange {
     }
 
     /// Acts on a verified slot that concerns this node.
-    fn use_slot(&mut self, slot: &SlotValue, ctx: &mut Context<'_>) -> Result<(), Error> {
+    fn use_slot(
+        &mut self,
+        (from, signed): (Option<AuthorityId>, &[u8]),
+        slot: &SlotValue,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
         let limit = crate::frame::SLOT_BYTES;
         if slot.name.starts_with(RECEIPT) {
             let receipt: Receipt = decode_canonical("receipt", &slot.value, limit)?;
+            if from == Some(slot.issuer) {
+                // What a neighbour has applied, it holds.
+                let said = (slot.epoch, std::slice::from_ref(&receipt));
+                self.clear_custody(slot.issuer, said, signed, ctx);
+            }
             self.delivered(slot.issuer, slot.epoch, receipt, ctx);
         } else if slot.name.starts_with(END) {
             let (lane, end): (Lane, LanePosition) = decode_canonical("lane end", &slot.value, limit)?;

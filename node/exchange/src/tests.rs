@@ -155,6 +155,19 @@ impl Node {
         Frame::Slot { signed: sign(Purpose::Slot, record::to_body(&value), &self.county.signing).into() }
     }
 
+    /// Sends the county a message; the lane and its end.
+    fn sends(&mut self) -> (Lane, LanePosition) {
+        let (destination, class) = (Destination::Authority(authority(COUNTY)), Priority::Record);
+        self.with(|exchange, ctx| {
+            let (id, source, kind) = ("1".into(), PROVINCE.into(), "a.message".into());
+            let attributes = Attributes { id, source, kind, ..Attributes::default() };
+            let message = Outgoing { destination, class, attributes, payload: vec![1] };
+            exchange.submit(message).and_then(|()| exchange.flush(ctx)).expect("is sealed");
+        });
+        let lane = Lane { origin: authority(PROVINCE), destination, class };
+        (lane, self.exchange.outbox.position(&lane))
+    }
+
     /// The county signs for having applied a lane up to here.
     fn signs_for(&mut self, lane: Lane, position: LanePosition, number: u64) {
         let value = record::to_body(&Receipt { lane, position, refusals: 0 });
@@ -258,6 +271,33 @@ fn frames_that_nobody_signed_are_remembered_by_nothing() {
     assert_eq!(node.exchange.remembered(), before);
 }
 
+/// A destination once signed twice for every batch, and its neighbour verified both.
+#[test]
+fn what_a_neighbour_has_applied_it_need_not_sign_for_again() {
+    let mut node = Node::new(Opening::Unclean);
+    let (lane, end) = node.sends();
+    let value = || record::to_body(&Receipt { lane, position: end, refusals: 0 });
+    let slot = node.slot_to(authority(PROVINCE), format!("receipt:{lane}"), 1, value());
+    // On another way it may have lain anywhere for long.
+    node.hear(AuthorityId::MINISTRY, &slot).expect("it is signed well");
+    assert_eq!(node.exchange.custody().count(), 1);
+    let slot = node.slot_to(authority(PROVINCE), format!("receipt:{lane}"), 2, value());
+    node.hear(authority(COUNTY), &slot).expect("it is signed well");
+    assert_eq!(node.exchange.custody().count(), 0);
+    // It is told to whoever asks what became of the message, as a list would be.
+    let place = record::Cause { lane, epoch: end.epoch, sequence: end.sequence };
+    let handed = node.exchange.hop_report(&place).handed;
+    assert!(handed.iter().any(|handed| node.exchange.is_receipt_of(handed, &place)), "{handed:?}");
+    let later = record::Cause { sequence: end.sequence + 1, ..place };
+    assert!(!handed.iter().any(|handed| node.exchange.is_receipt_of(handed, &later)));
+    let link = node.exchange.links.get_mut(&authority(COUNTY)).expect("a neighbour");
+    link.owed = [(lane, end)].into();
+    link.owes_no_more(&lane, LanePosition { sequence: end.sequence - 1, ..end });
+    assert_eq!(link.owed.len(), 1, "what waits is held and not applied");
+    link.owes_no_more(&lane, end);
+    assert!(link.owed.is_empty());
+}
+
 /// Every slot was once sent again at every offer, although the neighbour had it: nine tenths of a country's frames.
 #[test]
 fn slots_are_offered_by_name_and_sent_to_whoever_lacks_them() {
@@ -302,15 +342,7 @@ fn a_mailbox_is_offered_the_slots_themselves_first() {
 #[test]
 fn nobody_has_applied_what_was_never_sent() {
     let mut node = Node::new(Opening::Unclean);
-    let destination = Destination::Authority(authority(COUNTY));
-    let lane = Lane { origin: authority(PROVINCE), destination, class: Priority::Record };
-    node.with(|exchange, ctx| {
-        let (id, source, kind) = ("1".into(), PROVINCE.into(), "a.message".into());
-        let attributes = Attributes { id, source, kind, ..Attributes::default() };
-        let message = Outgoing { destination, class: Priority::Record, attributes, payload: vec![1] };
-        exchange.submit(message).and_then(|()| exchange.flush(ctx)).expect("is sealed");
-    });
-    let end = node.exchange.outbox.position(&lane);
+    let (lane, end) = node.sends();
     let lies = [
         LanePosition { sequence: end.sequence + 1, ..end },
         LanePosition { epoch: Epoch { number: end.epoch.number, salt: u64::MAX }, ..end },
