@@ -100,8 +100,6 @@ pub(crate) struct Inbound {
     pub(crate) refusals: u64,
     /// What the first waiting message waits for.
     pub(crate) blocked: Option<jincai_types::Requirement>,
-    /// The end-to-end receipt is out of date.
-    pub(crate) receipt_due: bool,
 }
 
 /// See the module's head.
@@ -117,6 +115,10 @@ pub struct Exchange {
     pub(crate) links: BTreeMap<AuthorityId, Link>,
     pub(crate) chains: BTreeMap<Lane, Chain>,
     pub(crate) inbound: BTreeMap<Lane, Inbound>,
+    /// Those of them on which something waits: a collector has thousands, and looks at them at every frame.
+    pub(crate) waiting: BTreeSet<Lane>,
+    /// Lanes from others whose end-to-end receipts are out of date.
+    pub(crate) receipts_due: BTreeSet<Lane>,
     /// Batches of our own lanes and of group lanes, for whoever asks again or joins late.
     pub(crate) shelf: BTreeMap<Lane, BTreeMap<Key, Held>>,
     /// Bulk parts that no message has used yet: every arrival serves one message.
@@ -196,6 +198,8 @@ impl Exchange {
             links: BTreeMap::new(),
             chains: BTreeMap::new(),
             inbound: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            receipts_due: BTreeSet::new(),
             shelf: BTreeMap::new(),
             parts: BTreeMap::new(),
             slots: Slots::default(),
@@ -376,6 +380,7 @@ impl Exchange {
         let for_us = self.directory.tree().is_member(lane.destination, self.me);
         if for_us && (from.is_some() || lane.destination == Destination::Authority(self.me)) {
             self.inbound.entry(lane).or_default().waiting.push_back(held);
+            self.waiting.insert(lane);
         }
     }
 
@@ -607,7 +612,17 @@ impl Exchange {
             && let Some(done) = inbound.waiting.pop_front()
         {
             inbound.applied_end = done.end;
-            inbound.receipt_due = true;
+            if inbound.waiting.is_empty() {
+                self.waiting.remove(&cause.lane);
+            }
+            self.owe_receipt(cause.lane);
+        }
+    }
+
+    /// The origin of a lane shall hear anew how far it is applied here.
+    pub(crate) fn owe_receipt(&mut self, lane: Lane) {
+        if lane.origin != self.me {
+            self.receipts_due.insert(lane);
         }
     }
 

@@ -181,16 +181,9 @@ impl Exchange {
     /// Issues the end-to-end receipts that are out of date. For the neighbour that a lane comes from it is its receipt for
     /// custody too; if it gets lost, that sends again what it holds, and gets one of its own.
     pub(crate) fn issue_receipt_slots(&mut self, ctx: &mut Context<'_>) {
-        let due: Vec<Receipt> = self
-            .inbound
-            .iter_mut()
-            .filter(|(lane, inbound)| inbound.receipt_due && lane.origin != self.me)
-            .map(|(lane, inbound)| {
-                inbound.receipt_due = false;
-                Receipt { lane: *lane, position: inbound.applied_end, refusals: inbound.refusals }
-            })
-            .collect();
-        for receipt in due {
+        for lane in std::mem::take(&mut self.receipts_due) {
+            let Some(inbound) = self.inbound.get(&lane) else { continue };
+            let receipt = Receipt { lane, position: inbound.applied_end, refusals: inbound.refusals };
             // Numbers of records never go back within an epoch, not even across a clean restart.
             let number = ctx.out.last();
             let to = Some(Destination::Authority(receipt.lane.origin));
