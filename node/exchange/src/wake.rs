@@ -26,7 +26,9 @@ impl Exchange {
     fn has_work(&self, rooms: &dyn Rooms) -> bool {
         let waits_for_us = |lane: &Lane| {
             let blocked = self.inbound.get(lane).map(|inbound| &inbound.blocked);
-            blocked.is_some_and(|blocked| blocked.as_ref().is_none_or(|missing| self.is_met(missing, rooms)))
+            let waits =
+                blocked.is_some_and(|blocked| blocked.as_ref().is_none_or(|missing| self.is_met(missing, rooms)));
+            waits && !self.is_paused(lane)
         };
         !self.receipts_due.is_empty() || self.waiting.iter().any(waits_for_us)
     }
