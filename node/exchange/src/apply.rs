@@ -80,13 +80,15 @@ impl Exchange {
         // A lane is tried once per place: a room that waits for what it says is met would otherwise spin for ever.
         let mut tried = BTreeSet::new();
         loop {
-            let ready = self.inbound.iter().find(|(lane, inbound)| match &inbound.blocked {
-                _ if inbound.waiting.is_empty() || tried.contains(&(**lane, inbound.applied)) => false,
-                _ if self.is_paused(lane) => false,
-                Some(requirement) => self.is_met(requirement, ctx.rooms),
-                None => true,
-            });
-            let Some((lane, applied)) = ready.map(|(lane, inbound)| (*lane, inbound.applied)) else { return Ok(()) };
+            let waiting = self.waiting.iter().filter_map(|lane| Some((lane, self.inbound.get(lane)?)));
+            let ready = waiting.map(|(lane, inbound)| (lane, inbound.applied, &inbound.blocked)).find(
+                |(lane, applied, blocked)| match blocked {
+                    _ if self.is_paused(lane) || tried.contains(&(**lane, *applied)) => false,
+                    Some(requirement) => self.is_met(requirement, ctx.rooms),
+                    None => true,
+                },
+            );
+            let Some((lane, applied)) = ready.map(|(lane, applied, _)| (*lane, applied)) else { return Ok(()) };
             tried.insert((lane, applied));
             self.apply_lane(lane, ctx)?;
         }

@@ -243,8 +243,8 @@ impl Exchange {
             if let Some(hop) = way.first() {
                 self.ask(*hop, lane, have, ctx);
             }
-        } else if let Some(inbound) = self.inbound.get_mut(&lane) {
-            inbound.receipt_due = true;
+        } else if self.inbound.contains_key(&lane) {
+            self.owe_receipt(lane);
         }
     }
 

@@ -100,8 +100,6 @@ pub(crate) struct Inbound {
     pub(crate) refusals: u64,
     /// What the first waiting message waits for.
     pub(crate) blocked: Option<jincai_types::Requirement>,
-    /// The end-to-end receipt is out of date.
-    pub(crate) receipt_due: bool,
 }
 
 /// See the module's head.
@@ -117,6 +115,10 @@ pub struct Exchange {
     pub(crate) links: BTreeMap<AuthorityId, Link>,
     pub(crate) chains: BTreeMap<Lane, Chain>,
     pub(crate) inbound: BTreeMap<Lane, Inbound>,
+    /// Those of them on which something waits: a collector has thousands, and looks at them at every frame.
+    pub(crate) waiting: BTreeSet<Lane>,
+    /// Lanes from others whose end-to-end receipts are out of date.
+    pub(crate) receipts_due: BTreeSet<Lane>,
     /// Batches of our own lanes and of group lanes, for whoever asks again or joins late.
     pub(crate) shelf: BTreeMap<Lane, BTreeMap<Key, Held>>,
     /// Bulk parts that no message has used yet: every arrival serves one message.
@@ -196,6 +198,8 @@ impl Exchange {
             links: BTreeMap::new(),
             chains: BTreeMap::new(),
             inbound: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            receipts_due: BTreeSet::new(),
             shelf: BTreeMap::new(),
             parts: BTreeMap::new(),
             slots: Slots::default(),
@@ -381,6 +385,7 @@ impl Exchange {
         let for_us = self.directory.tree().is_member(lane.destination, self.me);
         if for_us && (from.is_some() || lane.destination == Destination::Authority(self.me)) {
             self.inbound.entry(lane).or_default().waiting.push_back(held);
+            self.waiting.insert(lane);
         }
     }
 
@@ -540,17 +545,19 @@ impl Exchange {
             self.deliveries.rebase(ctx.now);
         }
         self.last_tick = ctx.now;
+        // Before the lists, which need not say again what these say.
+        self.issue_receipt_slots(ctx);
         let peers: Vec<AuthorityId> = self.links.keys().copied().collect();
         for peer in peers {
             self.sign_receipts(peer, ctx);
-            let due = self.links.get_mut(&peer).is_some_and(|l| l.offers(ctx.now));
-            if due {
-                self.offer_slots(peer, ctx);
+            let due = self.links.get_mut(&peer).and_then(|l| l.offers(ctx.now));
+            if let Some(offer) = due {
+                self.offer_slots(peer, offer, ctx);
             }
             if self.links.get_mut(&peer).is_some_and(|l| l.knocks(&self.policy, ctx.now)) {
                 self.say_hello_as(peer, false, ctx);
             }
-            if due && self.links.get(&peer).is_some_and(|l| !l.greeted) {
+            if due.is_some() && self.links.get(&peer).is_some_and(|l| !l.greeted) {
                 self.say_hello(peer, ctx);
             }
             if let Some(link) = self.links.get_mut(&peer)
@@ -560,7 +567,6 @@ impl Exchange {
                 self.counters.resends += link.retry(&self.policy, ctx.now);
             }
         }
-        self.issue_receipt_slots(ctx);
         self.tell_ends(ctx);
         self.catch_up(ctx);
         self.tidy_shelf(ctx.now);
@@ -611,7 +617,17 @@ impl Exchange {
             && let Some(done) = inbound.waiting.pop_front()
         {
             inbound.applied_end = done.end;
-            inbound.receipt_due = true;
+            if inbound.waiting.is_empty() {
+                self.waiting.remove(&cause.lane);
+            }
+            self.owe_receipt(cause.lane);
+        }
+    }
+
+    /// The origin of a lane shall hear anew how far it is applied here.
+    pub(crate) fn owe_receipt(&mut self, lane: Lane) {
+        if lane.origin != self.me {
+            self.receipts_due.insert(lane);
         }
     }
 

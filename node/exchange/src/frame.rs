@@ -10,6 +10,9 @@
 //!   5 slot     [ COSE_Sign1 over a slot ]
 //!   6 ends     [ [* [ lane, position ] ], more ]   the answer to a hello that says `restored`
 //!   7 intake   [ open ]                  whether the speaker has room to take batches; it has unless it says otherwise
+//!   8 offer    [ [* slot id ] ]          slots that the speaker holds and that lead the listener's way
+//!   9 want     [ [* slot id ] ]          those of an offer that the speaker does not hold
+//! slot id = bytes 16, the first half of the SHA-256 of the COSE_Sign1
 //! ```
 //! `floor` is the end of what the sender no longer holds for this hop, because the hop (or the destination) has receipted
 //! it: a relay that has forgotten the lane takes its place from there and never receipts what it has not seen. `after` is
@@ -17,7 +20,7 @@
 //! hop sends that first.
 
 use jincai_types::{AuthorityId, Epoch, Error, Lane, LanePosition, decode_canonical, encode, encode_into, limits};
-use minicbor::bytes::{ByteSlice, ByteVec};
+use minicbor::bytes::{ByteArray, ByteSlice, ByteVec};
 use minicbor::{Decode, Encode};
 
 /// The protocol version that this node speaks.
@@ -112,7 +115,28 @@ pub enum Frame<'b> {
         #[n(0)]
         open: bool,
     },
+    /// Slots that the speaker holds and that lead the listener's way.
+    #[n(8)]
+    Offer {
+        /// Which; at most [`IDS`].
+        #[n(0)]
+        ids: Vec<SlotId>,
+    },
+    /// Slots of an offer that the speaker does not hold.
+    #[n(9)]
+    Want {
+        /// Which; at most [`IDS`].
+        #[n(0)]
+        ids: Vec<SlotId>,
+    },
 }
+
+/// Names one value of a slot: the first half of the SHA-256 of its signed form. Two that differ have different names,
+/// unless their one issuer has searched for them long.
+pub type SlotId = ByteArray<16>;
+
+/// Most slots in one [`Frame::Offer`] or [`Frame::Want`].
+pub(crate) const IDS: usize = 1000;
 
 /// Where a batch stands at the hop that sends it; see the module's head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -244,6 +268,8 @@ mod tests {
             Frame::Slot { signed: vec![].into() },
             Frame::Ends { lanes: vec![(lane, position)], more: false },
             Frame::Intake { open: false },
+            Frame::Offer { ids: vec![[1; 16].into(), [2; 16].into()] },
+            Frame::Want { ids: vec![[3; 16].into()] },
         ]
     }
 
@@ -261,7 +287,7 @@ mod tests {
         }
 
         #[test]
-        fn altered_frames_never_read_as_the_same(which in 0usize..8, bit in any::<prop::sample::Index>()) {
+        fn altered_frames_never_read_as_the_same(which in 0usize..10, bit in any::<prop::sample::Index>()) {
             let frame = frames().remove(which);
             let mut bytes = frame.to_bytes();
             let bit = bit.index(bytes.len() * 8);

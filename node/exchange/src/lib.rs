@@ -34,7 +34,7 @@ mod wake;
 pub use apply::{BULK_PART, REFUSAL, RefusalNote};
 pub use error::Error;
 pub use exchange::{Counters, Exchange, Opening, Setup, open, read_batch};
-pub use frame::{Frame, HopOrder, PROTOCOL_VERSION, Receipt, ReceiptList, SlotValue};
+pub use frame::{Frame, HopOrder, PROTOCOL_VERSION, Receipt, ReceiptList, SlotId, SlotValue};
 pub use link::LinkKind;
 pub use operator::{Person, Target};
 pub use output::{Context, Notice, Output, Payload, Send};

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Order of batches within a lane.
 pub(crate) type Key = (Epoch, Sequence);
 
-/// Pause before slots are offered a second time, in milliseconds; it doubles each time.
+/// Pause before slots are offered a second time, in milliseconds; it grows fourfold each time.
 const FIRST_OFFER: Millis = 4_000;
 /// A peer that seems to have no room is asked after so many retry times whether that is still so.
 const KNOCK: Millis = 4;
@@ -24,7 +24,7 @@ const KNOCK: Millis = 4;
 pub(crate) const ASKED: usize = 10_000;
 /// Most single batches to sign for; further ones come again.
 pub(crate) const OWED_EXACTLY: usize = 10_000;
-/// Longest pause between two offers. A link that stays up has offered everything a dozen times by then, and what is asked
+/// Longest pause between two offers. A link that stays up has offered everything nine times by then, and what is asked
 /// for in other ways too (a receipt, by its origin) does not wait for this one.
 const LAST_OFFER: Millis = 86_400_000;
 
@@ -99,6 +99,15 @@ impl Queue {
     }
 }
 
+/// In which way slots are offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// By name: whoever lacks one says so.
+    Names,
+    /// Outright.
+    Slots,
+}
+
 /// A link as a snapshot keeps it.
 #[derive(Clone, Debug, Encode, Decode)]
 pub(crate) struct SavedLink {
@@ -137,6 +146,8 @@ pub(crate) struct Link {
     knocked: Millis,
     /// When slots are offered again, and how long after that.
     offer: (Millis, Millis),
+    /// How many of the slots offered last the neighbour may still want.
+    pub(crate) offered: usize,
     queues: BTreeMap<Lane, Queue>,
     ready: [BTreeSet<Lane>; 4],
     served: [Option<Lane>; 4],
@@ -285,6 +296,7 @@ impl Link {
         self.refused = false;
         self.full = false;
         self.offer = (now, FIRST_OFFER);
+        self.offered = 0;
         self.in_flight = [0; 4];
         self.asked.clear();
         self.late.values_mut().for_each(|(_, at)| *at = 0);
@@ -523,13 +535,11 @@ impl Link {
     }
 
     /// Whether slots are to be offered now: at link-up, then ever more rarely, because a transport may lose them.
-    pub(crate) fn offers(&mut self, now: Millis) -> bool {
+    pub(crate) fn offers(&mut self, now: Millis) -> Option<Offer> {
         let (at, pause) = self.offer;
-        if self.up.is_none() || now < at {
-            return false;
-        }
-        self.offer = (now + pause, (pause * 2).min(LAST_OFFER));
-        true
+        let up = self.up.filter(|_| now >= at)?;
+        self.offer = (now + pause, (pause * 4).min(LAST_OFFER));
+        Some(if up == LinkKind::Mailbox && pause == FIRST_OFFER { Offer::Slots } else { Offer::Names })
     }
 
     /// Whether to ask a peer that seems to have no room whether that is still so: its word that it has again may be lost.
@@ -546,6 +556,13 @@ impl Link {
     pub(crate) fn owe_exactly(&mut self, lane: Lane, end: LanePosition) {
         if self.owed_exactly.len() < OWED_EXACTLY {
             self.owed_exactly.insert((lane, end));
+        }
+    }
+
+    /// The neighbour has been told, signed, that a lane is held up to here.
+    pub(crate) fn owes_no_more(&mut self, lane: &Lane, position: LanePosition) {
+        if self.owed.get(lane).is_some_and(|owed| owed.key() <= position.key()) {
+            self.owed.remove(lane);
         }
     }
 

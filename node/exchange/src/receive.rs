@@ -62,6 +62,14 @@ impl Exchange {
                 Ok(())
             }
             Frame::Slot { signed } => self.slot(Some(peer), &signed, ctx),
+            Frame::Offer { ids } => {
+                self.slots_offered(peer, ids, ctx);
+                Ok(())
+            }
+            Frame::Want { ids } => {
+                self.slots_wanted(peer, &ids, ctx);
+                Ok(())
+            }
         }?;
         self.poll_links(ctx);
         Ok(())
@@ -253,13 +261,25 @@ impl Exchange {
             return Err(Error::NotANeighbour(list.issuer));
         }
         self.counters.receipts_received += 1;
-        let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
-        if list.epoch < link.epoch && !mutated(Mutation::TrustOldReceipts) {
+        self.clear_custody(peer, (list.epoch, &list.receipts), signed, ctx);
+        Ok(())
+    }
+
+    /// A neighbour has signed that it holds lanes up to here: custody of that ends.
+    pub(crate) fn clear_custody(
+        &mut self,
+        peer: AuthorityId,
+        (epoch, receipts): (Epoch, &[crate::Receipt]),
+        signed: &[u8],
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if epoch < link.epoch && !mutated(Mutation::TrustOldReceipts) {
             // Signed before the neighbour was set back, perhaps: what it says may not be true any more.
-            return Ok(());
+            return;
         }
         let mut cleared = Vec::new();
-        for receipt in list.receipts.iter().take(crate::frame::RECEIPTS) {
+        for receipt in receipts.iter().take(crate::frame::RECEIPTS) {
             match link.clear(&receipt.lane, receipt.position, ctx.now) {
                 Ok(true) => cleared.push((receipt.lane, receipt.position)),
                 Ok(false) => {}
@@ -277,7 +297,6 @@ impl Exchange {
             self.provenance.handed(&record);
             ctx.out.record(kind::CLEARED, record::to_body(&record));
         }
-        Ok(())
     }
 
     /// Signs the receipts that are owed to a neighbour, at most once per `receipt_ms`, or at once when it has fallen silent.

@@ -313,7 +313,7 @@ pub struct Cleared {
     /// When.
     #[n(2)]
     pub time: Millis,
-    /// The list of receipts that says so (COSE_Sign1).
+    /// The list of receipts, or the end-to-end receipt, that says so (COSE_Sign1).
     #[n(3)]
     pub signed: ByteVec,
 }

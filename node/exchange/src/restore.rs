@@ -265,8 +265,8 @@ impl Exchange {
         *known = epoch.max(*known);
         self.forget_receipts_of(issuer, epoch);
         // As origin it wants to know how far its lanes were applied.
-        let lanes = self.inbound.iter_mut().filter(|(lane, _)| lane.origin == issuer);
-        lanes.for_each(|(_, inbound)| inbound.receipt_due = true);
+        let lanes: Vec<Lane> = self.inbound.keys().filter(|lane| lane.origin == issuer).copied().collect();
+        lanes.into_iter().for_each(|lane| self.owe_receipt(lane));
     }
 
     /// A restored neighbour asks for its own batches behind `have`.
@@ -347,6 +347,7 @@ impl Exchange {
         let at = inbound.waiting.partition_point(|other| other.end.key() < held.end.key());
         inbound.waiting.insert(at, held);
         inbound.blocked = None;
+        self.waiting.insert(lane);
         Ok(())
     }
 
@@ -480,7 +481,7 @@ impl Exchange {
         let inbound = self.inbound.entry(gone.lane).or_default();
         if inbound.waiting.is_empty() {
             inbound.applied_end = gone.to;
-            inbound.receipt_due = true;
+            self.owe_receipt(gone.lane);
         }
         self.gone.push(gone);
     }

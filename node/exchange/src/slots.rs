@@ -1,5 +1,6 @@
-//! Slots: signed values of which only the latest counts. Hops keep the newest in memory and offer it at link-up; there is
-//! no sequence and no custody, because a newer value makes an older one worthless.
+//! Slots: signed values of which only the latest counts. Hops keep the newest in memory and pass it on when it comes; there
+//! is no sequence and no custody, because a newer value makes an older one worthless. What a neighbour may have missed it
+//! is offered by name at link-up and then ever more rarely, and gets what it wants of that: most it has.
 //!
 //! Six kinds: `card` (an authority's chain of cards, for its superiors), `receipt:LANE` (the destination's end-to-end
 //! receipt, for the lane's origin), `end:LANE` (how far a lane goes, for destinations that stay behind), `gone:LANE`
@@ -7,11 +8,13 @@
 //! `epoch:AUTHORITY` (a newer epoch of an authority is known than the one it speaks in).
 
 use crate::exchange::Exchange;
+use crate::frame::IDS;
+use crate::link::Offer;
 use crate::output::{Context, Payload};
 use crate::receive::claimed_slot;
 use crate::record::{self, Gone, kind};
-use crate::{Error, Frame, Receipt, SlotValue};
-use jincai_crypto::{CardChain, Purpose, sign, verify};
+use crate::{Error, Frame, Receipt, SlotId, SlotValue};
+use jincai_crypto::{CardChain, Purpose, sha256, sign, verify};
 use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Priority, decode_canonical};
 use std::collections::BTreeMap;
 
@@ -40,13 +43,22 @@ struct Slot {
     /// None: every node.
     to: Option<Destination>,
     from: Option<AuthorityId>,
+    id: [u8; 16],
     signed: Vec<u8>,
+}
+
+/// See [`SlotId`].
+fn id_of(signed: &[u8]) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&sha256(signed).0[..16]);
+    id
 }
 
 /// The newest value of every slot that passed here.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slots {
     all: BTreeMap<(AuthorityId, String), Slot>,
+    ids: BTreeMap<[u8; 16], (AuthorityId, String)>,
     /// How many each issuer has here, and their bytes.
     issuers: BTreeMap<AuthorityId, (usize, usize)>,
     bytes: usize,
@@ -74,11 +86,14 @@ impl Slots {
         *count += 1;
         *held += slot.signed.len();
         self.bytes += slot.signed.len();
-        if let Some(old) = self.all.insert(of, slot) {
+        let id = slot.id;
+        if let Some(old) = self.all.insert(of.clone(), slot) {
+            self.ids.remove(&old.id);
             *count -= 1;
             *held -= old.signed.len();
             self.bytes -= old.signed.len();
         }
+        self.ids.insert(id, of);
     }
 
     /// The newest epoch in which an authority has signed one of them.
@@ -88,11 +103,21 @@ impl Slots {
     }
 }
 
+/// The name of the end-to-end receipt for a lane.
+pub(crate) fn receipt_name(lane: &Lane) -> String {
+    format!("{RECEIPT}{lane}")
+}
+
+fn send_slot(peer: AuthorityId, signed: &[u8], ctx: &mut Context<'_>) {
+    let frame = Frame::Slot { signed: signed.to_vec().into() };
+    ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
+}
+
 impl Exchange {
     fn make_slot(&mut self, name: String, number: u64, to: Option<Destination>, value: Vec<u8>) -> Vec<u8> {
         let slot = SlotValue { version: 1, issuer: self.me, epoch: self.epoch, name, number, to, value: value.into() };
         let signed = sign(Purpose::Slot, record::to_body(&slot), &self.keys.signing);
-        let stored = Slot { epoch: slot.epoch, number, to, from: None, signed: signed.clone() };
+        let stored = Slot { epoch: slot.epoch, number, to, from: None, id: id_of(&signed), signed: signed.clone() };
         self.slots.keep((self.me, slot.name), stored);
         signed
     }
@@ -153,23 +178,22 @@ impl Exchange {
         self.pass_on(&signed, to, None, ctx);
     }
 
-    /// Issues the end-to-end receipts that are out of date.
+    /// Issues the end-to-end receipts that are out of date. For the neighbour that a lane comes from it is its receipt for
+    /// custody too; if it gets lost, that sends again what it holds, and gets one of its own.
     pub(crate) fn issue_receipt_slots(&mut self, ctx: &mut Context<'_>) {
-        let due: Vec<Receipt> = self
-            .inbound
-            .iter_mut()
-            .filter(|(lane, inbound)| inbound.receipt_due && lane.origin != self.me)
-            .map(|(lane, inbound)| {
-                inbound.receipt_due = false;
-                Receipt { lane: *lane, position: inbound.applied_end, refusals: inbound.refusals }
-            })
-            .collect();
-        for receipt in due {
+        for lane in std::mem::take(&mut self.receipts_due) {
+            let Some(inbound) = self.inbound.get(&lane) else { continue };
+            let receipt = Receipt { lane, position: inbound.applied_end, refusals: inbound.refusals };
             // Numbers of records never go back within an epoch, not even across a clean restart.
             let number = ctx.out.last();
             let to = Some(Destination::Authority(receipt.lane.origin));
-            let signed = self.make_slot(format!("{RECEIPT}{}", receipt.lane), number, to, record::to_body(&receipt));
+            let signed = self.make_slot(receipt_name(&receipt.lane), number, to, record::to_body(&receipt));
             self.pass_on(&signed, to, None, ctx);
+            for hop in self.slot_hops(to, None) {
+                if let Some(link) = self.links.get_mut(&hop).filter(|link| link.up.is_some()) {
+                    link.owes_no_more(&receipt.lane, receipt.position);
+                }
+            }
         }
     }
 
@@ -184,21 +208,55 @@ impl Exchange {
     fn pass_on(&mut self, signed: &[u8], to: Option<Destination>, from: Option<AuthorityId>, ctx: &mut Context<'_>) {
         for hop in self.slot_hops(to, from) {
             if self.links.get(&hop).is_some_and(|l| l.up.is_some()) {
-                let frame = Frame::Slot { signed: signed.to_vec().into() };
-                ctx.out.send(hop, Priority::Control, Payload::Frame(frame.to_bytes()));
+                send_slot(hop, signed, ctx);
             }
         }
     }
 
-    /// Offers a neighbour that has just come up every slot that leads its way.
-    pub(crate) fn offer_slots(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
-        let tree = self.directory.tree();
-        for slot in self.slots.all.values() {
-            let leads_there = slot.to.is_none_or(|to| tree.leads(self.me, to, peer));
-            if leads_there && slot.from != Some(peer) {
-                let frame = Frame::Slot { signed: slot.signed.clone().into() };
-                ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
+    /// Whether a slot is for a neighbour, or for somebody beyond it.
+    fn leads_to(&self, slot: &Slot, peer: AuthorityId) -> bool {
+        slot.from != Some(peer) && slot.to.is_none_or(|to| self.directory.tree().leads(self.me, to, peer))
+    }
+
+    /// Offers a neighbour every slot that leads its way: by name, or outright where its answer may take days.
+    pub(crate) fn offer_slots(&mut self, peer: AuthorityId, offer: Offer, ctx: &mut Context<'_>) {
+        let slots = self.slots.all.values().filter(|slot| self.leads_to(slot, peer));
+        let mut ids: Vec<SlotId> = Vec::new();
+        for slot in slots {
+            match offer {
+                Offer::Names => ids.push(slot.id.into()),
+                Offer::Slots => send_slot(peer, &slot.signed, ctx),
             }
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.offered = ids.len();
+        }
+        for ids in ids.chunks(IDS) {
+            let frame = Frame::Offer { ids: ids.to_vec() };
+            ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
+        }
+    }
+
+    /// A neighbour holds these: what is not held here is wanted.
+    pub(crate) fn slots_offered(&self, peer: AuthorityId, ids: Vec<SlotId>, ctx: &mut Context<'_>) {
+        let lacking = ids.into_iter().take(IDS).filter(|id| !self.slots.ids.contains_key(&**id));
+        let ids: Vec<SlotId> = lacking.collect();
+        if !ids.is_empty() {
+            ctx.out.send(peer, Priority::Control, Payload::Frame(Frame::Want { ids }.to_bytes()));
+        }
+    }
+
+    /// A neighbour lacks these. It gets no more of them than it was offered, however often it asks.
+    pub(crate) fn slots_wanted(&mut self, peer: AuthorityId, ids: &[SlotId], ctx: &mut Context<'_>) {
+        let offered = self.links.get(&peer).map_or(0, |link| link.offered);
+        let held = ids.iter().filter_map(|id| self.slots.ids.get(&**id)).filter_map(|of| self.slots.all.get(of));
+        let mut sent = 0;
+        for slot in held.filter(|slot| self.leads_to(slot, peer)).take(offered) {
+            send_slot(peer, &slot.signed, ctx);
+            sent += 1;
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.offered -= sent;
         }
     }
 
@@ -246,8 +304,9 @@ impl Exchange {
             self.directory.verify(Purpose::Slot, signed, claimed.issuer)?;
         }
         self.counters.slots_received += 1;
-        self.use_slot(&claimed, ctx)?;
-        let slot = Slot { epoch: claimed.epoch, number: claimed.number, to: claimed.to, from, signed: signed.to_vec() };
+        self.use_slot((from, signed), &claimed, ctx)?;
+        let (epoch, number, to) = (claimed.epoch, claimed.number, claimed.to);
+        let slot = Slot { epoch, number, to, from, id: id_of(signed), signed: signed.to_vec() };
         self.slots.keep(known, slot);
         self.pass_on(signed, claimed.to, from, ctx);
         Ok(())
@@ -280,10 +339,20 @@ impl Exchange {
     }
 
     /// Acts on a verified slot that concerns this node.
-    fn use_slot(&mut self, slot: &SlotValue, ctx: &mut Context<'_>) -> Result<(), Error> {
+    fn use_slot(
+        &mut self,
+        (from, signed): (Option<AuthorityId>, &[u8]),
+        slot: &SlotValue,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Error> {
         let limit = crate::frame::SLOT_BYTES;
         if slot.name.starts_with(RECEIPT) {
             let receipt: Receipt = decode_canonical("receipt", &slot.value, limit)?;
+            if from == Some(slot.issuer) {
+                // What a neighbour has applied, it holds.
+                let said = (slot.epoch, std::slice::from_ref(&receipt));
+                self.clear_custody(slot.issuer, said, signed, ctx);
+            }
             self.delivered(slot.issuer, slot.epoch, receipt, ctx);
         } else if slot.name.starts_with(END) {
             let (lane, end): (Lane, LanePosition) = decode_canonical("lane end", &slot.value, limit)?;

@@ -131,6 +131,11 @@ impl Exchange {
         exchange.links.extend(saved.links.into_iter().map(|(peer, link)| (peer, Link::load(link, now))));
         exchange.chains = saved.chains.into_iter().collect();
         exchange.inbound = saved.inbound.into_iter().map(|(lane, i)| (lane, i.load())).collect();
+        let waiting = exchange.inbound.iter().filter(|(_, inbound)| !inbound.waiting.is_empty());
+        exchange.waiting = waiting.map(|(lane, _)| *lane).collect();
+        // Said again: whoever needed it may not have heard it.
+        let others = exchange.inbound.keys().filter(|lane| lane.origin != exchange.me);
+        exchange.receipts_due = others.copied().collect();
         let by_key = |batches: Vec<Held>| batches.into_iter().map(|held| (held.end.key(), held)).collect();
         exchange.shelf = saved.shelf.into_iter().map(|(lane, batches)| (lane, by_key(batches))).collect();
         for (digest, held) in saved.parts {
@@ -172,8 +177,6 @@ impl SavedInbound {
             applied_end: self.applied_end,
             refusals: self.refusals,
             blocked: None,
-            // Said again: whoever needed it may not have heard it.
-            receipt_due: true,
         }
     }
 }

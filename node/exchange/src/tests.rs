@@ -6,7 +6,7 @@ mod operators;
 use crate::link::{ASKED, OWED_EXACTLY};
 use crate::restore::WANTED;
 use crate::{
-    Context, Decision, Delivery, Exchange, Frame, LinkKind, Opening, Outgoing, Output, Parts, Place, Receipt,
+    Context, Decision, Delivery, Exchange, Frame, LinkKind, Opening, Outgoing, Output, Parts, Payload, Place, Receipt,
     RoomError, Rooms, Setup, SlotValue, record,
 };
 use jincai_crypto::{Card, CardChain, Directory, KeyRing, Purpose, SeededEntropy, sign};
@@ -108,6 +108,22 @@ impl Node {
         node
     }
 
+    /// The frames, but for batches, that it sends a neighbour when this happens.
+    fn says(&mut self, peer: AuthorityId, act: impl FnOnce(&mut Exchange, &mut Context<'_>)) -> Vec<Vec<u8>> {
+        let mut ctx = Context { now: self.now, log: &Empty, rooms: &mut NoRooms, out: &mut self.out };
+        act(&mut self.exchange, &mut ctx);
+        let sends = std::mem::take(&mut self.out.sends).into_iter().filter(|send| send.peer == peer);
+        let frames = sends.filter_map(|send| match send.what {
+            Payload::Frame(bytes) => Some(bytes),
+            Payload::Batch { .. } => None,
+        });
+        frames.collect()
+    }
+
+    fn ticks(&mut self, peer: AuthorityId) -> Vec<Vec<u8>> {
+        self.says(peer, |exchange, ctx| exchange.tick(ctx).expect("ticks"))
+    }
+
     fn with<T>(&mut self, act: impl FnOnce(&mut Exchange, &mut Context<'_>) -> T) -> T {
         let mut ctx = Context { now: self.now, log: &Empty, rooms: &mut NoRooms, out: &mut self.out };
         let done = act(&mut self.exchange, &mut ctx);
@@ -137,6 +153,19 @@ impl Node {
         let (issuer, to) = (authority(COUNTY), Some(Destination::Authority(to)));
         let value = SlotValue { version: 1, issuer, epoch, name, number, to, value: value.into() };
         Frame::Slot { signed: sign(Purpose::Slot, record::to_body(&value), &self.county.signing).into() }
+    }
+
+    /// Sends the county a message; the lane and its end.
+    fn sends(&mut self) -> (Lane, LanePosition) {
+        let (destination, class) = (Destination::Authority(authority(COUNTY)), Priority::Record);
+        self.with(|exchange, ctx| {
+            let (id, source, kind) = ("1".into(), PROVINCE.into(), "a.message".into());
+            let attributes = Attributes { id, source, kind, ..Attributes::default() };
+            let message = Outgoing { destination, class, attributes, payload: vec![1] };
+            exchange.submit(message).and_then(|()| exchange.flush(ctx)).expect("is sealed");
+        });
+        let lane = Lane { origin: authority(PROVINCE), destination, class };
+        (lane, self.exchange.outbox.position(&lane))
     }
 
     /// The county signs for having applied a lane up to here.
@@ -242,19 +271,78 @@ fn frames_that_nobody_signed_are_remembered_by_nothing() {
     assert_eq!(node.exchange.remembered(), before);
 }
 
+/// A destination once signed twice for every batch, and its neighbour verified both.
+#[test]
+fn what_a_neighbour_has_applied_it_need_not_sign_for_again() {
+    let mut node = Node::new(Opening::Unclean);
+    let (lane, end) = node.sends();
+    let value = || record::to_body(&Receipt { lane, position: end, refusals: 0 });
+    let slot = node.slot_to(authority(PROVINCE), format!("receipt:{lane}"), 1, value());
+    // On another way it may have lain anywhere for long.
+    node.hear(AuthorityId::MINISTRY, &slot).expect("it is signed well");
+    assert_eq!(node.exchange.custody().count(), 1);
+    let slot = node.slot_to(authority(PROVINCE), format!("receipt:{lane}"), 2, value());
+    node.hear(authority(COUNTY), &slot).expect("it is signed well");
+    assert_eq!(node.exchange.custody().count(), 0);
+    // It is told to whoever asks what became of the message, as a list would be.
+    let place = record::Cause { lane, epoch: end.epoch, sequence: end.sequence };
+    let handed = node.exchange.hop_report(&place).handed;
+    assert!(handed.iter().any(|handed| node.exchange.is_receipt_of(handed, &place)), "{handed:?}");
+    let later = record::Cause { sequence: end.sequence + 1, ..place };
+    assert!(!handed.iter().any(|handed| node.exchange.is_receipt_of(handed, &later)));
+    let link = node.exchange.links.get_mut(&authority(COUNTY)).expect("a neighbour");
+    link.owed = [(lane, end)].into();
+    link.owes_no_more(&lane, LanePosition { sequence: end.sequence - 1, ..end });
+    assert_eq!(link.owed.len(), 1, "what waits is held and not applied");
+    link.owes_no_more(&lane, end);
+    assert!(link.owed.is_empty());
+}
+
+/// Every slot was once sent again at every offer, although the neighbour had it: nine tenths of a country's frames.
+#[test]
+fn slots_are_offered_by_name_and_sent_to_whoever_lacks_them() {
+    let (ministry, county) = (AuthorityId::MINISTRY, authority(COUNTY));
+    let mut node = Node::new(Opening::Unclean);
+    let slot = node.slot("new".to_owned(), 1, 10);
+    node.hear(county, &slot).expect("it is signed well");
+    let said = node.ticks(ministry);
+    let said: Vec<Frame<'_>> = said.iter().map(|bytes| Frame::from_bytes(bytes).expect("a frame")).collect();
+    let ids = match &said[..] {
+        [.., Frame::Offer { ids }] => ids,
+        other => panic!("an offer and no slot is wanted: {other:?}"),
+    };
+    assert!(!said.iter().any(|frame| matches!(frame, Frame::Slot { .. })), "{said:?}");
+    assert_eq!(ids.len(), 2, "the county's, and the node's own card");
+    // Whoever has them says nothing, whoever lacks some names them, and gets no more than it was offered.
+    let strange = crate::SlotId::from([9; 16]);
+    assert!(node.says(county, |exchange, ctx| exchange.slots_offered(county, ids.clone(), ctx)).is_empty());
+    let wants = node.says(county, |exchange, ctx| exchange.slots_offered(county, vec![ids[0], strange], ctx));
+    assert_eq!(wants, [Frame::Want { ids: vec![strange] }.to_bytes()]);
+    let mut want =
+        |ids: &[crate::SlotId]| node.says(ministry, |exchange, ctx| exchange.slots_wanted(ministry, ids, ctx)).len();
+    assert_eq!((want(&[strange]), want(ids), want(ids)), (0, 2, 0));
+    // Nor what does not lead its way, such as what came from it.
+    node.exchange.links.get_mut(&county).expect("a neighbour").offered = 9;
+    assert!(node.says(county, |exchange, ctx| exchange.slots_wanted(county, ids, ctx)).is_empty());
+}
+
+#[test]
+fn a_mailbox_is_offered_the_slots_themselves_first() {
+    let mut node = Node::new(Opening::Unclean);
+    let ministry = AuthorityId::MINISTRY;
+    node.with(|exchange, ctx| exchange.link_up(ministry, LinkKind::Mailbox, ctx));
+    let first = node.ticks(ministry);
+    node.now += 4_000;
+    let second = node.ticks(ministry);
+    let kinds = [first, second].map(|said| said.iter().map(|frame| frame[1]).collect::<Vec<_>>());
+    assert_eq!(kinds, [[5], [8]], "a slot, and then an offer");
+}
+
 /// The origin once took messages that it had not even sent yet for delivered, and did not look after them any more.
 #[test]
 fn nobody_has_applied_what_was_never_sent() {
     let mut node = Node::new(Opening::Unclean);
-    let destination = Destination::Authority(authority(COUNTY));
-    let lane = Lane { origin: authority(PROVINCE), destination, class: Priority::Record };
-    node.with(|exchange, ctx| {
-        let (id, source, kind) = ("1".into(), PROVINCE.into(), "a.message".into());
-        let attributes = Attributes { id, source, kind, ..Attributes::default() };
-        let message = Outgoing { destination, class: Priority::Record, attributes, payload: vec![1] };
-        exchange.submit(message).and_then(|()| exchange.flush(ctx)).expect("is sealed");
-    });
-    let end = node.exchange.outbox.position(&lane);
+    let (lane, end) = node.sends();
     let lies = [
         LanePosition { sequence: end.sequence + 1, ..end },
         LanePosition { epoch: Epoch { number: end.epoch.number, salt: u64::MAX }, ..end },

@@ -10,7 +10,8 @@ use crate::link::Key;
 use crate::output::Context;
 use crate::record::{self, Cause};
 use crate::room::{Outgoing, Refusal};
-use crate::{Error, ReceiptList};
+use crate::slots::receipt_name;
+use crate::{Error, Receipt, ReceiptList, SlotValue};
 use jincai_crypto::{BatchView, Purpose};
 use jincai_journal::Log;
 use jincai_types::{
@@ -39,7 +40,7 @@ pub struct HandedOn {
     /// When it had signed for it; milliseconds since 1970 by the hop's clock. `None`: it is still in custody for it.
     #[n(1)]
     pub time: Option<Millis>,
-    /// The signed list of receipts (COSE_Sign1) that ended custody, if it is still kept.
+    /// What ended custody, if it is still kept: a signed list of receipts, or an end-to-end receipt (COSE_Sign1).
     #[n(2)]
     pub receipt: Option<ByteVec>,
 }
@@ -296,12 +297,16 @@ impl Exchange {
     #[must_use]
     pub fn is_receipt_of(&self, handed: &HandedOn, place: &Cause) -> bool {
         let Some(signed) = &handed.receipt else { return false };
+        let covers = |r: &Receipt| r.lane == place.lane && r.position.key() >= (place.epoch, place.sequence);
+        if let Ok(payload) = self.directory.verify(Purpose::Slot, signed, handed.to) {
+            let slot: Option<SlotValue> = decode_canonical("slot", &payload, limits::FRAME_BYTES).ok();
+            let of_lane = slot.filter(|slot| slot.issuer == handed.to && slot.name == receipt_name(&place.lane));
+            let receipt = of_lane.map(|slot| decode_canonical("receipt", &slot.value, limits::FRAME_BYTES));
+            return receipt.is_some_and(|receipt| receipt.is_ok_and(|receipt| covers(&receipt)));
+        }
         let Ok(payload) = self.directory.verify(Purpose::Receipts, signed, handed.to) else { return false };
         let list: Result<ReceiptList, _> = decode_canonical("receipt list", &payload, limits::FRAME_BYTES);
-        list.is_ok_and(|list| {
-            let covers = |r: &crate::Receipt| r.lane == place.lane && r.position.key() >= (place.epoch, place.sequence);
-            list.issuer == handed.to && list.receipts.iter().any(covers)
-        })
+        list.is_ok_and(|list| list.issuer == handed.to && list.receipts.iter().any(covers))
     }
 
     /// An ask or an answer that has arrived: what is to be recorded of it, and sent.

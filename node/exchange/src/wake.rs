@@ -6,7 +6,7 @@
 
 use crate::Rooms;
 use crate::exchange::Exchange;
-use jincai_types::Millis;
+use jincai_types::{Lane, Millis};
 
 impl Exchange {
     /// The earliest time at which [`Exchange::tick`] would do something; `now` or earlier means at once, `None` means not
@@ -24,9 +24,12 @@ impl Exchange {
     /// Receipts that are out of date go with the next tick; and a room that met a fault of this machine, so that a lane
     /// waits for nothing that is missing, is asked again at every tick.
     fn has_work(&self, rooms: &dyn Rooms) -> bool {
-        self.inbound.iter().any(|(lane, inbound)| {
-            let waits_for_us = || inbound.blocked.as_ref().is_none_or(|missing| self.is_met(missing, rooms));
-            (inbound.receipt_due && lane.origin != self.me) || (!inbound.waiting.is_empty() && waits_for_us())
-        })
+        let waits_for_us = |lane: &Lane| {
+            let blocked = self.inbound.get(lane).map(|inbound| &inbound.blocked);
+            let waits =
+                blocked.is_some_and(|blocked| blocked.as_ref().is_none_or(|missing| self.is_met(missing, rooms)));
+            waits && !self.is_paused(lane)
+        };
+        !self.receipts_due.is_empty() || self.waiting.iter().any(waits_for_us)
     }
 }

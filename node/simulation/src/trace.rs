@@ -75,6 +75,8 @@ pub(crate) fn show_frame(bytes: &[u8]) -> String {
                 lanes.iter().map(|(lane, end)| format!("{lane} {}#{}", end.epoch, end.sequence)).collect();
             format!("ends {} more {more}", lanes.join(", "))
         }
+        Ok(Frame::Offer { ids }) => format!("offers {} slots", ids.len()),
+        Ok(Frame::Want { ids }) => format!("wants {} slots", ids.len()),
         Ok(frame @ (Frame::Hello { .. } | Frame::Intake { .. })) => format!("{frame:?}"),
     }
 }

@@ -237,6 +237,9 @@ fn a_held_lane_is_not_applied_until_it_is_released() {
     node.send(authority(PROVINCE), "m1", Vec::new());
     node.restart();
     assert!(node.desk.applied.is_empty());
+    // It once kept the node awake for as long as it was held.
+    let woken = node.with(|exchange, ctx| exchange.tick(ctx).map(|()| exchange.next_wake(ctx.now, ctx.rooms))).0;
+    assert!(woken.expect("ticks").is_none_or(|at| at > node.now), "nothing is to be done");
     node.with(|exchange, ctx| exchange.release(target, person(), ctx)).0.expect("released");
     assert_eq!(node.desk.applied, ["m1"]);
 }

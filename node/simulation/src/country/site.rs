@@ -273,6 +273,7 @@ fn outcome_of(notice: &jincai_exchange::Notice, id: AuthorityId, ministry: bool)
 }
 
 fn kind_of(frame: &[u8]) -> &'static str {
-    const KINDS: [&str; 8] = ["hello", "batch", "durable", "receipts", "gap", "slot", "ends", "intake"];
+    const KINDS: [&str; 10] =
+        ["hello", "batch", "durable", "receipts", "gap", "slot", "ends", "intake", "offer", "want"];
     frame.get(1).and_then(|kind| KINDS.get(usize::from(*kind))).unwrap_or(&"other")
 }

@@ -58,9 +58,11 @@ fn frames() -> Vec<Seed> {
         ("slot", Frame::Slot { signed: vec![2].into() }),
         ("ends", Frame::Ends { lanes: vec![(lane, position)], more: true }),
         ("intake", Frame::Intake { open: false }),
+        ("offer", Frame::Offer { ids: vec![[1; 16].into(), [2; 16].into()] }),
+        ("want", Frame::Want { ids: vec![[3; 16].into()] }),
     ];
     let frames = frames.into_iter().map(|(name, frame)| accepted("frame", name, frame.to_bytes()));
-    frames.chain([refused("frame", "unknown-kind", vec![0x82, 0x09, 0x80])]).collect()
+    frames.chain([refused("frame", "unknown-kind", vec![0x82, 0x0a, 0x80])]).collect()
 }
 
 fn records() -> Vec<Seed> {
