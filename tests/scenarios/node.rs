@@ -322,7 +322,7 @@ impl Pair {
         let ministry =
             format!("[quic]\nlisten = \"127.0.0.1:{above}\"\n[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n");
         let province = format!(
-            "{journal}[quic]\nkeep_alive_seconds = {keep_alive}\nlisten = \"127.0.0.1:{below}\"\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"127.0.0.1:{above}\"\n"
+            "{journal}[quic]\nlisten = \"127.0.0.1:{below}\"\nkeep_alive_seconds = {keep_alive}\n[[link]]\npeer = \"000000000\"\ntransport = \"quic\"\naddress = \"127.0.0.1:{above}\"\n"
         );
         let pair = Self::linked(&ministry, &province, data);
         pair.wait_until_linked();
