@@ -50,7 +50,7 @@ if [ -n "$packages" ]; then
 fi
 jincai=${JINCAI:-}
 if [ -z "$jincai" ]; then
-    (cd "$root" && cargo build --release --locked -p jincai-gateway) >&2
+    (cd "$root" && cargo build --release --locked --workspace --bin jincai) >&2
     jincai=${CARGO_TARGET_DIR:-$root/target}/release/jincai
 fi
 

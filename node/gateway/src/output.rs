@@ -1,7 +1,7 @@
 //! What the command line prints: results on standard output, progress and complaints on standard error.
 
 use serde_json::Value;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// A line of the result.
 #[expect(clippy::print_stdout, reason = "the command line's result")]
@@ -9,16 +9,18 @@ pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
-/// Progress, replaced by the next one where the output is a terminal.
+/// Progress, replaced by the next one; nothing where the output is no terminal: a file would hold every line of it.
 pub(crate) fn progress(text: &str) {
     let mut err = std::io::stderr();
-    // Progress that cannot be shown is no loss.
-    drop(write!(err, "\r\x1b[2K{text}").and_then(|()| err.flush()));
+    if err.is_terminal() {
+        // Progress that cannot be shown is no loss.
+        drop(write!(err, "\r\x1b[2K{text}").and_then(|()| err.flush()));
+    }
 }
 
 /// Ends a line of progress.
 pub(crate) fn progress_done() {
-    drop(write!(std::io::stderr(), "\r\x1b[2K"));
+    progress("");
 }
 
 /// What went wrong.
