@@ -5,7 +5,7 @@
 use crate::faults::Fault;
 use crate::network::Seen;
 use crate::node::InCustody;
-use crate::trace::receipts;
+use crate::trace::signed_for;
 use crate::world::World;
 use jincai_crypto::{BatchView, Purpose, Recipient, SealInput, SeededEntropy, seal, sign};
 use jincai_exchange::record::to_body;
@@ -100,10 +100,7 @@ impl World {
         let exchange = self.nodes[to].running.as_ref()?.core.exchange();
         let custody = exchange.custody().filter(|(whom, ..)| *whom == peer);
         let custody: BTreeSet<(Lane, LanePosition)> = custody.map(|(_, lane, end, _)| (lane, end)).collect();
-        let names = |seen: &Seen| match Frame::from_bytes(&seen.bytes) {
-            Ok(Frame::Receipts { signed }) => receipts(&signed).iter().any(|receipt| custody.contains(receipt)),
-            _ => false,
-        };
+        let names = |seen: &Seen| signed_for(&seen.bytes, peer).iter().any(|receipt| custody.contains(receipt));
         let from_there = self.network.seen_receipts.iter().filter(|s| (s.from, s.to) == (from, to));
         let found = from_there.filter(|seen| !custody.is_empty() && names(seen)).cloned().collect();
         self.pick(found)

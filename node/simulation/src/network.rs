@@ -2,7 +2,7 @@
 //! altered or delayed, or vanish without anybody's notice.
 
 use crate::faults::Fault;
-use crate::trace::show_frame;
+use crate::trace::{show_frame, signed_for};
 use crate::world::{Happening, World};
 use jincai_core::Event;
 use jincai_exchange::LinkKind;
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// A batch frame's kind and floor, which only the transport protects; everything behind is signed.
 const FLOOR_BYTES: u64 = 140;
-/// Signed frames remembered, to be replayed; receipt lists are remembered apart, because there are few.
+/// Signed frames remembered, to be replayed; receipts are remembered apart, because there are few.
 const REMEMBERED: usize = 64;
 const REMEMBERED_RECEIPTS: usize = 256;
 
@@ -42,10 +42,10 @@ impl Network {
         self.sessions.get(&(a, b)).or_else(|| self.sessions.get(&(b, a))).copied()
     }
 
-    fn remember(&mut self, seen: Seen) {
-        let (all, most) = match seen.bytes.get(1) {
-            Some(3) => (&mut self.seen_receipts, REMEMBERED_RECEIPTS),
-            _ => (&mut self.seen, REMEMBERED),
+    fn remember(&mut self, seen: Seen, sender: AuthorityId) {
+        let (all, most) = match signed_for(&seen.bytes, sender).is_empty() {
+            false => (&mut self.seen_receipts, REMEMBERED_RECEIPTS),
+            true => (&mut self.seen, REMEMBERED),
         };
         if all.len() == most {
             all.pop_front();
@@ -157,7 +157,7 @@ impl World {
             if self.strikes(Fault::Alter, 5) {
                 self.altered(from, to, bytes.clone())?;
             }
-            self.network.remember(Seen { from, to, bytes: bytes.clone() });
+            self.network.remember(Seen { from, to, bytes: bytes.clone() }, self.nodes[from].id);
         }
         self.report.frames += 1;
         if self.report.frames > self.frames_max {

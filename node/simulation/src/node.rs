@@ -3,6 +3,7 @@
 //! Its journal is driven as the gateway's thread drives it: while a sync is under way records gather, and the next commit
 //! takes all of them; what finds no room waits in its place.
 
+use crate::trace::signed_for;
 use crate::twin::Twin;
 use jincai_core::{Action, Core, Event, NOTE, note_id};
 use jincai_crypto::{Directory, KeyRing, SeededEntropy};
@@ -332,7 +333,7 @@ impl Node {
                     }
                 },
             };
-            note_promise(&mut self.promised, &bytes);
+            note_promise(&mut self.promised, self.id, &bytes);
             driven.frames.push((send.peer, bytes));
         }
     }
@@ -426,12 +427,11 @@ fn applied_by(number: RecordNumber, record: &Record) -> Vec<(RecordNumber, Lane,
     of_notes.filter_map(|effect| Some((number, effect.cause?.lane, note_id(effect.bytes)?))).collect()
 }
 
-/// What leaves may promise something: unsigned, or in a signed list.
-fn note_promise(promised: &mut BTreeMap<Lane, LanePosition>, frame: &[u8]) {
+/// What leaves may promise something: unsigned, or signed.
+fn note_promise(promised: &mut BTreeMap<Lane, LanePosition>, me: AuthorityId, frame: &[u8]) {
     let said = match (frame.get(1), Frame::from_bytes(frame)) {
         (Some(2), Ok(Frame::Durable { lane, position })) => vec![(lane, position)],
-        (Some(3), Ok(Frame::Receipts { signed })) => crate::trace::receipts(&signed),
-        _ => return,
+        _ => signed_for(frame, me),
     };
     for (lane, position) in said {
         let held = promised.entry(lane).or_default();

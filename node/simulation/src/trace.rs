@@ -1,8 +1,8 @@
 //! What happened in a world, in order: a running digest always, readable lines on request.
 
 use jincai_crypto::{BatchView, Purpose, signer_of};
-use jincai_exchange::{Frame, ReceiptList, SlotValue};
-use jincai_types::{Lane, LanePosition, Millis, decode};
+use jincai_exchange::{Frame, Receipt, ReceiptList, SlotValue};
+use jincai_types::{AuthorityId, Lane, LanePosition, Millis, decode};
 
 /// See the module's head.
 #[derive(Default)]
@@ -94,8 +94,26 @@ fn show_signed(what: &str, signed: &[u8]) -> String {
     }
 }
 
+/// What a frame's signer says that it holds: in a list for its neighbour, or, having applied it, in a slot of its own.
+pub(crate) fn signed_for(frame: &[u8], signer: AuthorityId) -> Vec<(Lane, LanePosition)> {
+    match Frame::from_bytes(frame) {
+        Ok(Frame::Receipts { signed }) => receipts(&signed),
+        Ok(Frame::Slot { signed }) => applied(&signed, signer).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The position in an end-to-end receipt of this signer.
+fn applied(signed: &[u8], signer: AuthorityId) -> Option<(Lane, LanePosition)> {
+    let (payload, _) = signer_of(Purpose::Slot, signed).ok()?;
+    let slot: SlotValue = decode("slot", &payload, payload.len()).ok()?;
+    let of_receipt = slot.issuer == signer && slot.name.starts_with("receipt:");
+    let receipt: Receipt = decode("receipt", &slot.value, slot.value.len()).ok().filter(|_| of_receipt)?;
+    Some((receipt.lane, receipt.position))
+}
+
 /// The positions in a signed receipt list.
-pub(crate) fn receipts(signed: &[u8]) -> Vec<(Lane, LanePosition)> {
+fn receipts(signed: &[u8]) -> Vec<(Lane, LanePosition)> {
     let Ok((payload, _)) = signer_of(Purpose::Receipts, signed) else { return Vec::new() };
     let list: Option<ReceiptList> = decode("receipt list", &payload, payload.len()).ok();
     list.into_iter().flat_map(|list| list.receipts).map(|receipt| (receipt.lane, receipt.position)).collect()
