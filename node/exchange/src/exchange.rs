@@ -249,7 +249,7 @@ impl Exchange {
             ctx.out.record(kind::RESTORED, record::to_body(restored));
         }
         self.issue_card_slot();
-        self.issue_restored_slot(ctx.out.last());
+        self.issue_restored_slot(ctx);
         let first_tell = self.first_tell();
         for lane in self.our_lanes() {
             self.deliveries.watch(lane, first_tell, ctx.now);

@@ -542,6 +542,11 @@ impl Link {
         Some(if up == LinkKind::Mailbox && pause == FIRST_OFFER { Offer::Slots } else { Offer::Names })
     }
 
+    /// Something that is said once was sent: offers begin anew, because it may get lost.
+    pub(crate) fn offer_soon(&mut self, now: Millis) {
+        self.offer = (now + FIRST_OFFER, FIRST_OFFER);
+    }
+
     /// Whether to ask a peer that seems to have no room whether that is still so: its word that it has again may be lost.
     pub(crate) fn knocks(&mut self, policy: &LinkPolicy, now: Millis) -> bool {
         let waited = now < self.knocked || now - self.knocked >= policy.retry_ms * KNOCK;

@@ -101,7 +101,7 @@ impl Exchange {
             restored.epoch = self.epoch;
             let restored = *restored;
             ctx.out.record(kind::RESTORED, record::to_body(&restored));
-            self.issue_restored_slot(ctx.out.last());
+            self.issue_restored_slot(ctx);
         }
         let up: Vec<AuthorityId> = self.links.iter().filter(|(_, l)| l.up.is_some()).map(|(peer, _)| *peer).collect();
         up.into_iter().for_each(|peer| self.say_hello(peer, ctx));

@@ -132,9 +132,11 @@ impl Exchange {
     }
 
     /// Says to every node that this one was set back, if it ever was.
-    pub(crate) fn issue_restored_slot(&mut self, number: u64) {
+    pub(crate) fn issue_restored_slot(&mut self, ctx: &mut Context<'_>) {
         if let Some(restored) = self.catch_up.restored {
-            self.make_slot(RESTORED.into(), number, None, record::to_body(&restored.epoch));
+            let number = ctx.out.last();
+            let signed = self.make_slot(RESTORED.into(), number, None, record::to_body(&restored.epoch));
+            self.pass_on(RESTORED, &signed, None, None, ctx);
         }
     }
 
@@ -147,7 +149,7 @@ impl Exchange {
         for authority in to {
             let (number, to) = (self.next_number(ctx), Some(Destination::Authority(*authority)));
             let signed = self.make_slot(format!("{END}{lane}@{authority}"), number, to, value.clone());
-            self.pass_on(&signed, to, None, ctx);
+            self.pass_on(END, &signed, to, None, ctx);
         }
     }
 
@@ -163,7 +165,7 @@ impl Exchange {
         let to = Some(Destination::Authority(of));
         let number = self.next_number(ctx);
         let signed = self.make_slot(format!("{EPOCH}{of}"), number, to, record::to_body(&epoch));
-        self.pass_on(&signed, to, None, ctx);
+        self.pass_on(EPOCH, &signed, to, None, ctx);
     }
 
     /// Says to a lane's destinations what of it is lost for good.
@@ -175,7 +177,7 @@ impl Exchange {
         let number = self.next_number(ctx);
         let to = Some(lane.destination);
         let signed = self.make_slot(format!("{name}{lane}"), number, to, value);
-        self.pass_on(&signed, to, None, ctx);
+        self.pass_on(name, &signed, to, None, ctx);
     }
 
     /// Issues the end-to-end receipts that are out of date. For the neighbour that a lane comes from it is its receipt for
@@ -188,7 +190,7 @@ impl Exchange {
             let number = ctx.out.last();
             let to = Some(Destination::Authority(receipt.lane.origin));
             let signed = self.make_slot(receipt_name(&receipt.lane), number, to, record::to_body(&receipt));
-            self.pass_on(&signed, to, None, ctx);
+            self.pass_on(RECEIPT, &signed, to, None, ctx);
             for hop in self.slot_hops(to, None) {
                 if let Some(link) = self.links.get_mut(&hop).filter(|link| link.up.is_some()) {
                     link.owes_no_more(&receipt.lane, receipt.position);
@@ -205,10 +207,23 @@ impl Exchange {
         }
     }
 
-    fn pass_on(&mut self, signed: &[u8], to: Option<Destination>, from: Option<AuthorityId>, ctx: &mut Context<'_>) {
+    fn pass_on(
+        &mut self,
+        name: &str,
+        signed: &[u8],
+        to: Option<Destination>,
+        from: Option<AuthorityId>,
+        ctx: &mut Context<'_>,
+    ) {
+        // Who misses a receipt or an end asks for it, or is told it again. Nobody asks for these, and who does not know an
+        // issuer's card refuses whatever comes before it: if one gets lost, the next offer must not be a day away.
+        let said_once = name == CARD || name == RESTORED || name.starts_with(EPOCH);
         for hop in self.slot_hops(to, from) {
-            if self.links.get(&hop).is_some_and(|l| l.up.is_some()) {
+            if let Some(link) = self.links.get_mut(&hop).filter(|link| link.up.is_some()) {
                 send_slot(hop, signed, ctx);
+                if said_once {
+                    link.offer_soon(ctx.now);
+                }
             }
         }
     }
@@ -308,7 +323,7 @@ impl Exchange {
         let (epoch, number, to) = (claimed.epoch, claimed.number, claimed.to);
         let slot = Slot { epoch, number, to, from, id: id_of(signed), signed: signed.to_vec() };
         self.slots.keep(known, slot);
-        self.pass_on(signed, claimed.to, from, ctx);
+        self.pass_on(&claimed.name, signed, claimed.to, from, ctx);
         Ok(())
     }
 

@@ -366,3 +366,20 @@ fn single_batches_to_sign_for_have_a_limit() {
     }
     assert_eq!(link.owed_exactly.len(), OWED_EXACTLY);
 }
+
+/// What is said once gets lost at times. It was said at the next offer only, which could be a day away, and an origin that had
+/// not heard of its destination's restore did not send again what that had forgotten.
+#[test]
+fn a_restore_is_told_at_once_and_offered_again_soon() {
+    let mut node = Node::new(Opening::Restored);
+    let ministry = AuthorityId::MINISTRY;
+    for _ in 0..6 {
+        node.ticks(ministry);
+        node.now += 4_000_000;
+    }
+    assert!(!node.ticks(ministry).iter().any(|frame| matches!(frame, Frame::Offer { .. })), "offers have grown rare");
+    let told = node.says(ministry, |exchange, ctx| exchange.issue_restored_slot(ctx));
+    assert!(matches!(&told[..], [Frame::Slot { .. }]), "{told:?}");
+    node.now += 4_000;
+    assert!(node.ticks(ministry).iter().any(|frame| matches!(frame, Frame::Offer { .. })));
+}
