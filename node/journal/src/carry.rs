@@ -64,6 +64,24 @@ pub fn write_carried(
     writer.finish().map(Some)
 }
 
+/// Removes the carry files that are not among `named`: those of a base that was prepared and, because the node was killed,
+/// never handed over. On a full disk theirs may be the only room for a start. The store is this journal's alone.
+pub(crate) fn remove_unnamed(blobs: &dyn Blobs, named: &BTreeSet<Digest>) -> Result<(), Error> {
+    for digest in blobs.list()? {
+        if !named.contains(&digest) && blobs.open(&digest).is_ok_and(|blob| is_carry_file(&*blob)) {
+            blobs.remove(&digest)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file of the store begins as a carry file; nothing else that is kept there does.
+fn is_carry_file(blob: &dyn Blob) -> bool {
+    let mut magic = [0; 8];
+    // One that cannot be read is none that may be removed.
+    blob.len() >= HEADER_BYTES && blob.read_at(0, &mut magic).is_ok() && magic == HEADER_MAGIC
+}
+
 fn check_limits(count: u64, bytes: u64) -> Result<(), Error> {
     if count > RECORDS_MAX {
         return Err(Error::TooLarge { what: "the number of records in a carry file", size: count, limit: RECORDS_MAX });

@@ -6,6 +6,7 @@
 //! Every clean start takes this road too, so that there is only one.
 
 use crate::base::Opened;
+use crate::carry::remove_unnamed;
 use crate::engine::{TERM, Urgency};
 use crate::format::{self, BLOCK, CommitHeader, HEADER_BYTES, Place, RESTORED, SegmentHeader};
 use crate::index::Index;
@@ -113,6 +114,9 @@ pub(crate) fn recover(disk: &dyn Disk, blobs: &dyn Blobs, config: &Config) -> Re
         return Ok(recovered);
     }
     remove_unfinished(disk, &found)?;
+    let mut named = recovered.report.base.as_ref().map(Base::files).unwrap_or_default();
+    named.extend(recovered.retired.iter().copied());
+    remove_unnamed(blobs, &named)?;
     recovered.reserve = Reserve::find(disk, config)?;
     let current = begin_segment(disk, config, &found, &mut recovered)?;
     // The files of older bases go before the segments that name them, so that a start after a power cut finds both.

@@ -278,9 +278,10 @@ pub(crate) fn carry(bytes: &[u8]) -> Verdict {
         seal_carry(&mut content);
     }
     let (disk, blobs) = (MemoryDisk::new(), MemoryBlobs::new());
-    let (carried, snapshot) = (put(&blobs, &content), put(&blobs, b"snapshot"));
     let open = Engine::open(disk.clone(), Arc::new(blobs.clone()), config());
     let (mut engine, _) = open.expect("an empty disk opens");
+    // Only now: a start removes carry files that no base names.
+    let (carried, snapshot) = (put(&blobs, &content), put(&blobs, b"snapshot"));
     let through = engine.append(NOW, &(1..9).map(record).collect::<Vec<_>>(), Urgency::Normal).expect("room");
     engine.sync().expect("memory syncs");
     if engine.checkpoint(NOW, Base { through, snapshot, carried: vec![carried] }).is_err() {

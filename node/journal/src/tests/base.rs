@@ -349,3 +349,23 @@ fn a_replay_and_a_read_go_on_while_segments_are_removed() {
         reading.join().expect("reads");
     });
 }
+
+#[test]
+fn what_was_prepared_and_never_handed_over_is_removed_at_the_next_start() {
+    let (disk, blobs, base) = with_base();
+    let mut other = blobs.create().expect("begins");
+    other.write(b"JCCARRY").and_then(|()| other.write(&[0; 99])).expect("writes");
+    let other = other.finish().expect("a file of somebody else's");
+    let (engine, _) = open(&disk, &blobs).expect("opens");
+    let live = (21..=26).collect();
+    let prepared = prepare_base(&engine.reader(), &blobs, 26, b"state", &live).expect("prepares");
+    let orphans: BTreeSet<Digest> = prepared.carried.iter().copied().filter(|d| !base.carried.contains(d)).collect();
+    assert!(!orphans.is_empty());
+    // As after a kill: the engine is gone, and its owner has not removed them.
+    drop(engine);
+    let (engine, recovery) = open(&disk, &blobs).expect("opens");
+    assert_eq!(recovery.base, Some(base.clone()));
+    let left: BTreeSet<Digest> = blobs.list().expect("lists").into_iter().collect();
+    assert!(left.is_disjoint(&orphans) && left.is_superset(&base.files()) && left.contains(&other));
+    check(&engine.reader(), 20, 30, &[3, 17]);
+}
