@@ -146,7 +146,11 @@ impl Exchange {
             link.last_batch = ctx.now;
         }
         if self.held_lanes.contains_key(&lane) {
-            return Err(Error::Fork { lane });
+            // What was taken before the fork stays taken: whoever lacks it beyond here still gets it.
+            let known = self.chains.get(&lane).map(|chain| chain.judge(&view.statement, view.digest));
+            if known != Some(Verdict::Duplicate) {
+                return Err(Error::Fork { lane });
+            }
         }
         let chain = self.chains.entry(lane).or_default();
         // A relay that has forgotten the lane takes its place from the first batch that the sender still holds: its floor

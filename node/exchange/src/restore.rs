@@ -226,6 +226,16 @@ impl Exchange {
         end.key() <= self.have(lane).key() || (alone && taken()) || self.held_lanes.contains_key(lane)
     }
 
+    /// Whether everything of this node's own lanes that neighbours hold is here. Two nodes that were set back together wait for
+    /// each other's lanes: whoever knows all of its own may say what of them is lost.
+    fn knows_own_lanes(&self) -> bool {
+        let answered = || self.links.keys().all(|peer| self.catch_up.answered.contains(peer));
+        let open = |((_, lane), end): (&(AuthorityId, Lane), &LanePosition)| {
+            lane.origin == self.me && !self.is_here(lane, end)
+        };
+        !self.is_catching_up() || (answered() && !self.catch_up.expected.iter().any(open))
+    }
+
     /// Looks whether the node has caught up, and asks again if that takes long.
     pub(crate) fn catch_up(&mut self, ctx: &mut Context<'_>) {
         if !self.catch_up.is_under_way() {
@@ -421,7 +431,7 @@ impl Exchange {
     pub(crate) fn pass_on_gap(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
         let way = self.directory.tree().next_hops(self.me, Destination::Authority(lane.origin), Some(peer));
         let Some(hop) = way.first().copied().filter(|_| lane.origin != self.me) else {
-            if self.is_catching_up() {
+            if !self.knows_own_lanes() {
                 // Neighbours may give it back yet.
                 return;
             }

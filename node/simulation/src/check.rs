@@ -10,7 +10,7 @@ use jincai_crypto::BatchView;
 use jincai_exchange::record::{self, Cleared};
 use jincai_journal::Log;
 use jincai_storage::PartState;
-use jincai_types::{AuthorityId, Lane};
+use jincai_types::{AuthorityId, Destination, Lane};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// I3, at every restart: whatever the node once called durable it still holds, or has in its state.
@@ -80,11 +80,21 @@ pub(crate) fn unsettled(world: &World) -> String {
     if missing.is_empty() { collected_equals_source(world).join("; ") } else { missing.join("; ") }
 }
 
+/// Lanes of releases of which some were lost for good when nodes were set back, as those who miss them have said (JC-1219). A
+/// later release is the difference to one that nobody holds: the line waits for a person.
+fn stopped_lines(world: &World) -> BTreeSet<Lane> {
+    let exchanges = world.nodes.iter().filter_map(|node| node.running.as_ref()).map(|r| r.core.exchange());
+    let lost = exchanges.flat_map(|exchange| exchange.gone()).map(|gone| gone.lane);
+    lost.filter(|lane| matches!(lane.destination, Destination::Below(_))).collect()
+}
+
 /// What still waits, for people.
 fn waits(world: &World) -> String {
     let mut out = Vec::new();
     let release =
         world.nodes[0].running.as_ref().map(|r| r.core.rooms().dictionary.status().first().map_or(0, |l| l.number));
+    let stopped = stopped_lines(world);
+    let goes_on = |lane: &Lane| !world.forked.contains(lane) && !stopped.contains(lane);
     for node in &world.nodes {
         let Some(running) = &node.running else {
             out.push(format!("{} is down", node.id));
@@ -106,7 +116,7 @@ fn waits(world: &World) -> String {
         if exchange.is_catching_up() {
             out.push(format!("{} is catching up", node.id));
         }
-        for lane in exchange.undelivered().into_iter().filter(|lane| !world.forked.contains(lane)) {
+        for lane in exchange.undelivered().into_iter().filter(|lane| goes_on(lane)) {
             let signed = exchange.outbound().into_iter().filter(|o| o.lane == lane).flat_map(|o| o.delivered);
             let signed: Vec<String> =
                 signed.map(|(who, end, _)| format!("{who} {}#{}", end.epoch, end.sequence)).collect();
@@ -114,12 +124,12 @@ fn waits(world: &World) -> String {
             out.push(format!("{}: lane {lane} is not applied up to its end (signed for: {signed})", node.id));
         }
         for lane in exchange.inbound() {
-            if lane.waiting > 0 && !world.forked.contains(&lane.lane) {
+            if lane.waiting > 0 && goes_on(&lane.lane) {
                 out.push(format!("{}: lane {} waits for {:?}", node.id, lane.lane, lane.blocked));
             }
         }
         let known = running.core.rooms().dictionary.status().first().map_or(0, |l| l.number);
-        if Some(known) != release {
+        if Some(known) != release && stopped.is_empty() {
             out.push(format!("{} is on release {known}, the ministry on {release:?}", node.id));
         }
         let storage = &running.core.rooms().storage;

@@ -47,8 +47,14 @@ impl World {
     /// still keeps must arrive all the same.
     pub(crate) fn claim_custody(&mut self, from: usize, to: usize) -> Result<(), String> {
         let Some((_, lane, position)) = self.custody(to, from) else { return Ok(()) };
-        // Of a batch that its origin, set back, does not know of any more, the neighbour's copy may be the last.
-        let kept = |exchange: &Exchange| exchange.find(&lane, position.epoch, position.sequence).is_some();
+        // Of a batch that its origin, set back, does not know of any more, the neighbour's copy may be the last; the receipt
+        // speaks of all that come before it, too.
+        let id = self.nodes[from].id;
+        let named: Vec<LanePosition> = self.exchange(to).map_or_else(Vec::new, |exchange| {
+            let custody = exchange.custody().filter(|(peer, of, ..)| (*peer, *of) == (id, lane));
+            custody.map(|(_, _, end, _)| end).filter(|end| end.key() <= position.key()).collect()
+        });
+        let kept = |exchange: &Exchange| named.iter().all(|e| exchange.find(&lane, e.epoch, e.sequence).is_some());
         let origin = self.index.get(&lane.origin).and_then(|origin| self.exchange(*origin));
         let lacks = |exchange: &Exchange| exchange.held_up_to(&lane).key() < position.key();
         if !origin.is_some_and(kept) || !self.exchange(from).is_some_and(lacks) {
