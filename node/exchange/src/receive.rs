@@ -145,12 +145,8 @@ impl Exchange {
         if let Some(link) = self.links.get_mut(&peer) {
             link.last_batch = ctx.now;
         }
-        if self.held_lanes.contains_key(&lane) {
-            // What was taken before the fork stays taken: whoever lacks it beyond here still gets it.
-            let known = self.chains.get(&lane).map(|chain| chain.judge(&view.statement, view.digest));
-            if known != Some(Verdict::Duplicate) {
-                return Err(Error::Fork { lane });
-            }
+        if self.held_lanes.contains_key(&lane) && !self.has_taken(&view) {
+            return Err(Error::Fork { lane });
         }
         let chain = self.chains.entry(lane).or_default();
         // A relay that has forgotten the lane takes its place from the first batch that the sender still holds: its floor
@@ -191,6 +187,12 @@ impl Exchange {
                 Err(Error::Fork { lane })
             }
         }
+    }
+
+    /// Whether this very batch was taken before. What came before a fork stays taken: whoever lacks it beyond here gets it.
+    fn has_taken(&self, view: &BatchView<'_>) -> bool {
+        let chain = self.chains.get(&view.statement.lane);
+        chain.is_some_and(|chain| chain.judge(&view.statement, view.digest) == Verdict::Duplicate)
     }
 
     fn accept(
