@@ -479,6 +479,7 @@ impl Exchange {
         let limits = self.limits.get(&peer).cloned().unwrap_or_default();
         let link = self.links.entry(peer).or_default();
         link.pace = Pace::new(limits, ctx.now);
+        link.paused = self.paused.contains(&Target::Link(peer));
         link.reset(Some(up), ctx.now);
         self.say_hello(peer, ctx);
     }

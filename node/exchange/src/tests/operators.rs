@@ -228,6 +228,19 @@ fn a_held_link_sends_nothing_until_it_is_released() {
     }
 }
 
+/// A neighbour whose card has not come exists from the moment its link is up only: the hold was there before it.
+#[test]
+fn a_hold_counts_for_a_neighbour_that_is_met_after_a_restart() {
+    let (ministry, mut node) = (AuthorityId::MINISTRY, Node::new());
+    node.link();
+    node.with(|exchange, ctx| exchange.hold(Target::Link(ministry), person(), ctx)).0.expect("held");
+    node.restart();
+    node.exchange.links.clear();
+    node.link();
+    assert_eq!(node.send(ministry, "m1", Vec::new()), 0);
+    assert!(node.exchange.links().iter().any(|link| link.peer == ministry && link.paused));
+}
+
 #[test]
 fn a_held_lane_is_not_applied_until_it_is_released() {
     let mut node = Node::new();
