@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use jincai_exchange::record::Cause;
 use jincai_exchange::{Exchange, HandedOn, HopReport, Trace, find_messages};
-use jincai_types::AuthorityId;
+use jincai_types::{AuthorityId, hex};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -87,12 +87,4 @@ pub(crate) async fn show(State(node): State<Node>, Query(query): Query<TraceQuer
     });
     let shown = shown.await?.ok_or_else(|| Problem::not_found("there is no such search (any more)"))?;
     Ok(Json(shown))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        write!(out, "{byte:02x}").expect("writing into a String cannot fail");
-        out
-    })
 }

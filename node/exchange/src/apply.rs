@@ -8,7 +8,7 @@ use crate::record::{self, Cause, DeadLetter, kind};
 use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal};
 use crate::trace::TRACE;
 use crate::{Error, Rooms};
-use jincai_crypto::{BatchView, KeyRing, Opened, Verified, sha256};
+use jincai_crypto::{BatchView, KeyRing, Opened, Statement, Verified, sha256};
 use jincai_journal::Log;
 use jincai_types::{
     Attributes, AuthorityId, Destination, Digest, Lane, Mutation, Priority, RecordNumber, Requirement, mutated,
@@ -136,6 +136,15 @@ impl Exchange {
         self.apply_lane(lane, ctx)
     }
 
+    /// How many messages of the batch at the front of its lane are applied: a crash may have come between two of them.
+    pub(crate) fn applied_of(&self, statement: &Statement) -> usize {
+        let applied = self.inbound.get(&statement.lane).map(|i| i.applied).unwrap_or_default();
+        let within = applied.0 == statement.epoch && (statement.first..=statement.last).contains(&applied.1);
+        let done = if within { applied.1 - (statement.first - 1) } else { 0 };
+        assert!(done < statement.count() as u64, "a batch that waits holds something that is not applied");
+        usize::try_from(done).expect("a batch holds 1,024 messages at most")
+    }
+
     /// Applies what is not applied yet of the batch at the front of its lane; `false` if the lane must wait.
     fn apply_batch(
         &mut self,
@@ -145,13 +154,8 @@ impl Exchange {
     ) -> Result<bool, Error> {
         let statement = &view.statement;
         let lane = statement.lane;
-        let applied = self.inbound.get(&lane).map(|i| i.applied).unwrap_or_default();
-        // A crash may have come between two messages of the batch.
-        let within = applied.0 == statement.epoch && (statement.first..=statement.last).contains(&applied.1);
-        let done = if within { applied.1 - (statement.first - 1) } else { 0 };
-        assert!(done < view.items.len() as u64, "a batch that waits holds something that is not applied");
         let mut opener = view.opener(self.me, &self.keys);
-        for index in usize::try_from(done).unwrap_or(usize::MAX)..view.items.len() {
+        for index in self.applied_of(statement)..view.items.len() {
             let index = if mutated(Mutation::ReverseMessages) { view.items.len() - 1 - index } else { index };
             let cause = Cause { lane, epoch: statement.epoch, sequence: view.sequence(index) };
             let opened = view.attributes(index).and_then(|attributes| {

@@ -41,4 +41,4 @@ pub use output::{Context, Notice, Output, Payload, Send};
 pub use pace::PaceReason;
 pub use report::{BatchState, InboundReport, LinkReport, OutboundReport, QueuedBatch};
 pub use room::{Decision, Delivery, Outgoing, Parts, Place, Refusal, Room, RoomError, Rooms};
-pub use trace::{Answer, Ask, HandedOn, HopReport, MessageState, Trace, find_messages};
+pub use trace::{Answer, HandedOn, HopReport, MessageState, Trace, find_messages};

@@ -60,6 +60,16 @@ impl Held {
         Self { record, previous, end, bytes: bytes as u64, after }
     }
 
+    /// Its first message's number.
+    pub(crate) fn first(&self) -> Sequence {
+        self.previous.next_in(self.end.epoch)
+    }
+
+    /// Whether a message is in it.
+    pub(crate) fn contains(&self, (epoch, sequence): Key) -> bool {
+        self.end.epoch == epoch && (self.first()..=self.end.sequence).contains(&sequence)
+    }
+
     /// What a neighbour must hold to take it: what came before it at this hop, and never less than what its origin signed
     /// as that. A neighbour's word that less came before it is not believed.
     pub(crate) fn needs(&self) -> Key {
@@ -257,9 +267,8 @@ impl Link {
 
     /// The batch with a message that is in custody for this neighbour.
     pub(crate) fn holding(&self, lane: &Lane, of: Key) -> Option<&Held> {
-        let (end, held) = self.queues.get(lane)?.held.range(of..).next()?;
-        let first = if held.previous.epoch == end.0 { held.previous.sequence + 1 } else { 1 };
-        (end.0 == of.0 && first <= of.1).then_some(held)
+        let (_, held) = self.queues.get(lane)?.held.range(of..).next()?;
+        held.contains(of).then_some(held)
     }
 
     /// Whether anything of the lane is in custody for this neighbour.

@@ -91,14 +91,14 @@ pub enum Act {
 /// An operator's decision, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Order {
-    #[n(0)]
     /// Who, and why.
+    #[n(0)]
     pub person: Person,
-    #[n(1)]
     /// When.
+    #[n(1)]
     pub time: Millis,
-    #[n(2)]
     /// What.
+    #[n(2)]
     pub act: Act,
 }
 
@@ -216,16 +216,13 @@ impl Exchange {
     /// Refuses the message that a lane to this node waits with: it becomes a dead letter, its origin is told, the lane goes on.
     pub fn refuse_waiting(&mut self, lane: Lane, person: Person, ctx: &mut Context<'_>) -> Result<Cause, Error> {
         let waiting = self.inbound.get(&lane).filter(|inbound| inbound.blocked.is_some());
-        let held = waiting.and_then(|inbound| inbound.waiting.front().map(|held| (*held, inbound.applied)));
-        let (held, applied) = held.ok_or(Error::NothingWaits { lane })?;
+        let held = waiting.and_then(|inbound| inbound.waiting.front()).copied();
+        let held = held.ok_or(Error::NothingWaits { lane })?;
         let stored = ctx.read(held.record)?;
         let (_, start) = record::split_batch_record(&stored.payload)?;
         let view = BatchView::parse(&stored.payload[start..])?.verified_before();
-        let statement = &view.statement;
-        let within = applied.0 == statement.epoch && applied.1 >= statement.first;
-        let sequence = if within { applied.1 + 1 } else { statement.first };
-        let cause = Cause { lane, epoch: statement.epoch, sequence };
-        let index = usize::try_from(sequence - statement.first).map_err(|_| Error::Part)?;
+        let index = self.applied_of(&view.statement);
+        let cause = Cause { lane, epoch: view.statement.epoch, sequence: view.sequence(index) };
         let attributes = view.attributes(index)?;
         let reason = format!("refused by {}: {}", person.by, person.reason);
         let text = format!("lane {lane}: the message that it waited with is refused");

@@ -140,7 +140,7 @@ impl Outbox {
                 while !rest.is_empty() {
                     let later = rest.split_off(cut(&rest));
                     let previous = state.position;
-                    let first = if previous.epoch == epoch { previous.sequence + 1 } else { 1 };
+                    let first = previous.next_in(epoch);
                     let input = SealInput {
                         lane: *lane,
                         epoch,

@@ -11,7 +11,6 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
 
 /// Most bytes of signed receipts kept; older ones go, and what they ended is still told.
 const RECEIPT_BYTES: usize = 4 << 20;
@@ -51,7 +50,7 @@ pub(crate) struct Provenance {
     /// Oldest first.
     order: VecDeque<(Millis, Lane, Key)>,
     /// Signed receipts, the newest last, and the number of the first.
-    lists: VecDeque<Arc<[u8]>>,
+    lists: VecDeque<ByteVec>,
     first_list: u64,
     list_bytes: usize,
 }
@@ -71,8 +70,7 @@ impl Provenance {
     /// A batch was taken here.
     pub(crate) fn took(&mut self, lane: Lane, held: &Held, from: Option<AuthorityId>, time: Millis, most: usize) {
         let key = held.end.key();
-        let first = if held.previous.epoch == held.end.epoch { held.previous.sequence + 1 } else { 1 };
-        let passage = Passage { first, record: held.record, from, time, handed: Vec::new() };
+        let passage = Passage { first: held.first(), record: held.record, from, time, handed: Vec::new() };
         if self.passages.insert((lane, key), passage).is_none() {
             self.order.push_back((time, lane, key));
         }
@@ -97,7 +95,7 @@ impl Provenance {
             }
         }
         self.list_bytes += cleared.signed.len();
-        self.lists.push_back(Arc::from(&cleared.signed[..]));
+        self.lists.push_back(cleared.signed.clone());
         while self.list_bytes > RECEIPT_BYTES {
             self.list_bytes -= self.lists.pop_front().map_or(0, |list| list.len());
             self.first_list += 1;
@@ -145,7 +143,7 @@ impl Provenance {
         });
         SavedProvenance {
             passages: passages.collect(),
-            lists: self.lists.iter().map(|list| list.to_vec().into()).collect(),
+            lists: self.lists.iter().cloned().collect(),
             first_list: self.first_list,
         }
     }
@@ -157,7 +155,7 @@ impl Provenance {
             loaded.passages.insert((lane, key), passage);
         }
         loaded.list_bytes = saved.lists.iter().map(|list| list.len()).sum();
-        loaded.lists = saved.lists.into_iter().map(|list| Arc::from(&list[..])).collect();
+        loaded.lists = saved.lists.into();
         loaded
     }
 }

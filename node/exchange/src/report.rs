@@ -249,8 +249,7 @@ impl Exchange {
     #[must_use]
     pub fn find(&self, lane: &Lane, epoch: jincai_types::Epoch, sequence: u64) -> Option<(RecordNumber, usize)> {
         let (_, held) = self.shelf.get(lane)?.range((epoch, sequence)..).next()?;
-        let first = if held.previous.epoch == epoch { held.previous.sequence + 1 } else { 1 };
-        let inside = held.end.epoch == epoch && (first..=held.end.sequence).contains(&sequence);
-        inside.then(|| usize::try_from(sequence - first).ok().map(|index| (held.record, index))).flatten()
+        let index = held.contains((epoch, sequence)).then(|| sequence - held.first())?;
+        Some((held.record, usize::try_from(index).ok()?))
     }
 }

@@ -1,6 +1,6 @@
 //! Where a message is, and what became of it: at this node, and asked of every node on its way.
 //!
-//! Whoever looks for a message sends each hop a control message (`jincai.trace.ask`); the hop answers from its
+//! Whoever looks for a message sends each hop a control message (`jincai.trace.ask`) with its place; the hop answers from its
 //! [provenance](crate::provenance) with its own word and the signed receipts that ended its custody, which the asker
 //! verifies. Only those whose message it is are answered: its origin, its destinations, and whoever stands above one.
 
@@ -15,8 +15,7 @@ use crate::{Error, Receipt, ReceiptList, SlotValue};
 use jincai_crypto::{BatchView, Purpose};
 use jincai_journal::Log;
 use jincai_types::{
-    Attributes, AuthorityId, Destination, Epoch, Lane, Millis, Priority, RecordNumber, Sequence, decode_canonical,
-    limits,
+    Attributes, AuthorityId, Destination, Lane, Millis, Priority, RecordNumber, decode_canonical, limits,
 };
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
@@ -114,20 +113,6 @@ impl HopReport {
     fn empty(authority: AuthorityId, state: MessageState) -> Self {
         Self { authority, state, record: None, from: None, time: None, handed: Vec::new(), reason: None }
     }
-}
-
-/// The payload of an ask: which message.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Ask {
-    /// Its lane.
-    #[n(0)]
-    pub lane: Lane,
-    /// Its epoch.
-    #[n(1)]
-    pub epoch: Epoch,
-    /// Its number.
-    #[n(2)]
-    pub sequence: Sequence,
 }
 
 /// The payload of an answer.
@@ -274,7 +259,6 @@ impl Exchange {
     }
 
     fn ask_hop(&mut self, hop: AuthorityId, name: &str, place: Cause, now: Millis) -> Result<(), Error> {
-        let ask = Ask { lane: place.lane, epoch: place.epoch, sequence: place.sequence };
         let attributes = Attributes {
             id: format!("{name}/{hop}"),
             source: self.me.to_string(),
@@ -283,7 +267,7 @@ impl Exchange {
             ..Attributes::default()
         };
         let destination = Destination::Authority(hop);
-        self.submit(Outgoing { destination, class: Priority::Control, attributes, payload: record::to_body(&ask) })
+        self.submit(Outgoing { destination, class: Priority::Control, attributes, payload: record::to_body(&place) })
     }
 
     /// A search by its name.
@@ -327,8 +311,7 @@ impl Exchange {
         if attributes.kind != ASK {
             return Err(Refusal::from(&Error::NoRoom { kind: attributes.kind.clone() }));
         }
-        let ask: Ask = decode_canonical("trace ask", payload, limits::PAYLOAD_BYTES).map_err(wrong)?;
-        let place = Cause { lane: ask.lane, epoch: ask.epoch, sequence: ask.sequence };
+        let place: Cause = decode_canonical("trace ask", payload, limits::PAYLOAD_BYTES).map_err(wrong)?;
         let report = match self.concerns(asker, &place.lane) {
             true => self.hop_report(&place),
             false => HopReport::empty(self.me, MessageState::NotYours),

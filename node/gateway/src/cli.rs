@@ -345,23 +345,9 @@ pub(crate) enum Queue {
         lane: Option<String>,
     },
     /// Hold a neighbour or a lane: nothing of it moves on from here until it is released.
-    Hold {
-        #[command(flatten)]
-        node: Node,
-        #[command(flatten)]
-        what: What,
-        #[command(flatten)]
-        person: Person,
-    },
+    Hold(HoldArgs),
     /// Release a neighbour or a lane that is held, after a fork too.
-    Release {
-        #[command(flatten)]
-        node: Node,
-        #[command(flatten)]
-        what: What,
-        #[command(flatten)]
-        person: Person,
-    },
+    Release(HoldArgs),
     /// What operators hold here.
     Holds(Node),
     /// Lanes that begin and end here.
@@ -398,6 +384,17 @@ pub(crate) enum Queue {
         #[command(flatten)]
         person: Person,
     },
+}
+
+/// What to hold or release.
+#[derive(Args)]
+pub(crate) struct HoldArgs {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    #[command(flatten)]
+    pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) person: Person,
 }
 
 /// A neighbour or a lane.

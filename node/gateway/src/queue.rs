@@ -1,7 +1,7 @@
 //! `jincai queue`: what waits, and what an operator does about it. Acts go to the running node's API; who and why is always
 //! said, because it is recorded.
 
-use crate::cli::{Node, Person, Queue, What};
+use crate::cli::{HoldArgs, Node, Person, Queue};
 use crate::commands::{client, get, percent};
 use crate::error::Error;
 use crate::output::show;
@@ -19,8 +19,8 @@ pub(crate) fn execute(command: Queue) -> Result<(), Error> {
             get(&node, &format!("/api/v1/links/{peer}/queue?limit={limit}{lane}"))
         }
         Queue::Retry { node, peer, lane } => post(&node, "/api/v1/queue/retry", &json!({ "peer": peer, "lane": lane })),
-        Queue::Hold { node, what, person } => post(&node, "/api/v1/queue/hold", &target(&what, &person)),
-        Queue::Release { node, what, person } => post(&node, "/api/v1/queue/release", &target(&what, &person)),
+        Queue::Hold(args) => post(&args.node, "/api/v1/queue/hold", &target(&args)),
+        Queue::Release(args) => post(&args.node, "/api/v1/queue/release", &target(&args)),
         Queue::Drop { node, lane, through, dead: None, waiting: _, person } => {
             let body = json!({ "lane": lane, "through": through, "by": person.by, "reason": person.reason });
             post(&node, "/api/v1/queue/drop", &body)
@@ -39,7 +39,7 @@ fn post(node: &Node, path: &str, body: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-fn target(what: &What, person: &Person) -> Value {
+fn target(HoldArgs { what, person, .. }: &HoldArgs) -> Value {
     json!({ "peer": what.peer, "lane": what.lane, "by": person.by, "reason": person.reason })
 }
 

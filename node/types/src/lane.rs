@@ -136,6 +136,12 @@ impl LanePosition {
     pub fn key(&self) -> (Epoch, Sequence) {
         (self.epoch, self.sequence)
     }
+
+    /// The number of the message that follows in an epoch: each begins anew with 1.
+    #[must_use]
+    pub fn next_in(&self, epoch: Epoch) -> Sequence {
+        if self.epoch == epoch { self.sequence + 1 } else { 1 }
+    }
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 use crate::Verdict;
 use crate::read::Input;
-use crate::world::{NOW, world};
+use crate::world::{NOW, NoParts, delivery, world};
 use jincai_dictionary::{
     Body, Dictionary, Entry, Operation, RELEASE_KIND, Release, ReleaseOrder, Snapshot, Step, apply, limits,
     snapshot_of_csv,
 };
-use jincai_exchange::{Decision, Delivery, Parts, Place, Room};
+use jincai_exchange::{Decision, Place, Room};
 use jincai_journal::{Blobs, MemoryBlobs};
-use jincai_types::{Attributes, Destination, Digest, Epoch, Lane, Priority, encode};
+use jincai_types::{Attributes, Destination, Digest, Lane, Priority, encode};
 use minicbor::Encoder;
 use std::sync::{Arc, LazyLock};
 
@@ -92,14 +92,6 @@ fn apply_effect(dictionary: &mut Dictionary, effect: &[u8]) {
     dictionary.apply(&Place { number: 1, offset: 0, cause: None }, effect).expect("what was decided applies");
 }
 
-struct NoParts;
-
-impl Parts for NoParts {
-    fn part(&self, _: &Digest) -> Option<Vec<u8>> {
-        None
-    }
-}
-
 /// Which release a part of [`delta`] belongs to, and how it stands in the input.
 pub(crate) mod part {
     /// To the second release and not to the first.
@@ -167,18 +159,7 @@ fn decide(dictionary: &mut Dictionary, release: &Release) -> Decision {
     let payload = encode(&(1u8, release));
     let attributes = Attributes { kind: RELEASE_KIND.into(), ..Attributes::default() };
     let lane = Lane { origin, destination: Destination::Below(origin), class: Priority::Record };
-    let delivery = Delivery {
-        lane,
-        epoch: Epoch::default(),
-        sequence: 1,
-        attributes: &attributes,
-        payload: &payload,
-        commitment: &[],
-        salt: &[],
-        record: 1,
-        index: 0,
-    };
-    dictionary.decide(NOW, &delivery, &NoParts)
+    dictionary.decide(NOW, &delivery(lane, &attributes, &payload), &NoParts)
 }
 
 /// A snapshot: as it lies on the disk, or its pages alone, for which index, root and footer are made here.

@@ -7,7 +7,7 @@ use jincai_exchange::record::{
     Cause, Cleared, DeadLetter, Delivered, EffectRecord, Gone, Order, Replayed, Restored, batch_record, batch_time,
     effects, from_body, kind, split_batch_record, to_body,
 };
-use jincai_exchange::{Answer, Ask, Frame, Receipt, ReceiptList, RefusalNote, SlotValue};
+use jincai_exchange::{Answer, Frame, Receipt, ReceiptList, RefusalNote, SlotValue};
 use jincai_types::{Epoch, limits};
 use minicbor::{Decode, Encode};
 use std::fmt::Debug;
@@ -46,7 +46,6 @@ pub(crate) fn records(bytes: &[u8]) -> Verdict {
         body::<RefusalNote>(bytes),
         body::<Order>(bytes),
         body::<Replayed>(bytes),
-        body::<Ask>(bytes),
         body::<Answer>(bytes),
     ]
     .contains(&true);

@@ -1,14 +1,14 @@
 //! Standard storage: specs, files of rows, collected batches; and the policy of a link.
 
 use crate::Verdict;
-use crate::world::{NOW, world};
-use jincai_exchange::{Decision, Delivery, Parts, Place, Room};
+use crate::world::{NOW, NoParts, delivery, world};
+use jincai_exchange::{Decision, Place, Room};
 use jincai_policies::LinkPolicy;
 use jincai_storage::rows::{Row, from_ipc, from_wire, key_of, month_of, to_ipc, to_wire, totals};
 use jincai_storage::{ReconcileLine, Spec, SpecColumn, Storage, Totals, judge};
 use jincai_types::{
-    Attributes, AuthorityId, ColumnType, Destination, Digest, Epoch, Lane, PartKey, PartRecord, Priority, decode,
-    encode, limits,
+    Attributes, AuthorityId, ColumnType, Destination, Digest, Lane, PartKey, PartRecord, Priority, decode, encode,
+    limits,
 };
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
@@ -177,14 +177,6 @@ impl Node {
     }
 }
 
-struct NoParts;
-
-impl Parts for NoParts {
-    fn part(&self, _: &Digest) -> Option<Vec<u8>> {
-        None
-    }
-}
-
 /// Messages to the collector: after a first byte of 0 a spec, of 1 a batch, of 2 a batch whose rows are plain and whose
 /// figures are made right here.
 pub(crate) fn collected(bytes: &[u8]) -> Verdict {
@@ -202,17 +194,7 @@ pub(crate) fn collected(bytes: &[u8]) -> Verdict {
     let destination = if *choice == 0 { Destination::Below(origin) } else { Destination::Authority(world().ids[0]) };
     let lane = Lane { origin, destination, class: Priority::Record };
     let attributes = Attributes { id: "1".into(), kind: kind.into(), ..Attributes::default() };
-    let delivery = Delivery {
-        lane,
-        epoch: Epoch::default(),
-        sequence: 1,
-        attributes: &attributes,
-        payload: &payload,
-        commitment: &[],
-        salt: &[],
-        record: 1,
-        index: 0,
-    };
+    let delivery = delivery(lane, &attributes, &payload);
     let Decision::Apply { effect, .. } = node.storage.decide(NOW, &delivery, &NoParts) else {
         return Verdict::Refused;
     };

@@ -1,7 +1,8 @@
 //! Three authorities in a row with the keys of fixed seeds: whoever must have signed something here has.
 
 use jincai_crypto::{Card, CardChain, Directory, KeyRing, Purpose, SeededEntropy, sign};
-use jincai_types::{AuthorityId, Digest, Millis};
+use jincai_exchange::{Delivery, Parts};
+use jincai_types::{Attributes, AuthorityId, Digest, Epoch, Lane, Millis};
 use std::sync::LazyLock;
 
 /// The time in every target.
@@ -56,5 +57,29 @@ impl World {
     /// A signature of the authority at this place, counted round.
     pub(crate) fn sign(&self, by: usize, purpose: Purpose, payload: &[u8]) -> Vec<u8> {
         sign(purpose, payload.to_vec(), &self.keys[by % self.keys.len()].signing)
+    }
+}
+
+/// No bulk part has arrived.
+pub(crate) struct NoParts;
+
+impl Parts for NoParts {
+    fn part(&self, _: &Digest) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// The first message of a lane, as it comes to a room.
+pub(crate) fn delivery<'a>(lane: Lane, attributes: &'a Attributes, payload: &'a [u8]) -> Delivery<'a> {
+    Delivery {
+        lane,
+        epoch: Epoch::default(),
+        sequence: 1,
+        attributes,
+        payload,
+        commitment: &[],
+        salt: &[],
+        record: 1,
+        index: 0,
     }
 }
