@@ -1,4 +1,5 @@
-//! The exchange of one node: state, restart, links, the clock's tick. Receiving, applying and slots stand in their files.
+//! The exchange of one node: state, start, links, the clock's tick. Replaying, receiving, applying and slots stand in their
+//! files.
 //!
 //! Nothing here does I/O. Every entry point takes a [`Context`] and stages records and sends into its output; the shell
 //! appends the records and releases a send only when the record it names is durable. State may run ahead of the disk,
@@ -7,18 +8,18 @@
 use crate::chain::Chain;
 use crate::delivery::Deliveries;
 use crate::link::{Held, Key, Link, LinkKind, ToSend};
-use crate::operator::{Order, Target};
+use crate::operator::Target;
 use crate::outbox::Outbox;
 use crate::output::{Context, Notice, Output, Payload};
 use crate::pace::Pace;
 use crate::provenance::Provenance;
-use crate::record::{self, Cause, Cleared, DeadLetter, Effect, EffectRecord, Effects, Gone, Replayed, Restored, kind};
+use crate::record::{self, Cause, DeadLetter, Effect, EffectRecord, Effects, Gone, Restored, kind};
 use crate::restore::{CatchUp, Wanted, id_digest};
 use crate::slots::Slots;
 use crate::trace::Traces;
 use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Rooms};
-use jincai_crypto::{BatchView, CardChain, Directory, Entropy, KeyRing};
-use jincai_journal::{Log, Stored};
+use jincai_crypto::{Directory, Entropy, KeyRing};
+use jincai_journal::Log;
 use jincai_policies::{LinkLimits, LinkPolicy};
 use jincai_types::{
     AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Mutation, Priority, RecordNumber, mutated,
@@ -255,106 +256,6 @@ impl Exchange {
             self.deliveries.watch(lane, first_tell, ctx.now);
         }
         self.unblock(ctx)
-    }
-
-    fn replay(&mut self, stored: &Stored, ctx: &mut Context<'_>) -> Result<(), Error> {
-        let body = &stored.payload[..];
-        match stored.kind {
-            kind::BATCH => self.replay_batch(stored, ctx.now)?,
-            kind::LATE | kind::TAKEN_BACK | kind::AGAIN => self.replay_aside(stored, ctx.now)?,
-            kind::GONE => self.note_gone(record::from_body("gone", body)?),
-            kind::DELIVERED => self.note_delivered(record::from_body("delivered", body)?),
-            kind::RESTORED => self.catch_up.restored = Some(record::from_body("restored", body)?),
-            kind::EFFECT => {
-                let effect: EffectRecord<'_> = record::from_body("effect record", body)?;
-                self.apply_effect(stored.number, body.len(), &effect, ctx.rooms)?;
-            }
-            kind::EFFECTS => {
-                let (room, effects) = record::effects(stored.kind, body)?;
-                for effect in effects {
-                    self.apply_shared(stored.number, &room, &effect, ctx.rooms)?;
-                }
-            }
-            kind::ORDER => {
-                let order: Order = record::from_body("order", body)?;
-                self.note_order(&order.act, ctx.now);
-            }
-            kind::REPLAYED => {
-                let replayed: Replayed = record::from_body("replayed dead letter", body)?;
-                self.note_replayed(stored.number, body.len(), &replayed, ctx.rooms)?;
-            }
-            kind::DEAD_LETTER => self.bury(record::from_body("dead letter", body)?),
-            kind::CLEARED => {
-                let cleared: Cleared = record::from_body("cleared custody", body)?;
-                self.provenance.handed(&cleared);
-                if let Some(link) = self.links.get_mut(&cleared.neighbour) {
-                    for (lane, position) in &cleared.lanes {
-                        link.discard(lane, *position);
-                    }
-                }
-            }
-            kind::EPOCH => self.epoch = record::from_body("epoch", body)?,
-            kind::CARDS => {
-                let chain: CardChain = record::from_body("cards", body)?;
-                // They were valid when they came; what they proved then stays proven.
-                self.directory.add(&chain, chain.valid_at()?)?;
-                self.meet_neighbours();
-                self.reroute_groups(ctx.now);
-            }
-            kind::FORK => {
-                let view = BatchView::parse(body)?;
-                self.held_lanes.insert(view.statement.lane, (view.digest, stored.number));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// A batch of a lane's chain: of one that begins here, or taken from a neighbour.
-    fn replay_batch(&mut self, stored: &Stored, now: Millis) -> Result<(), Error> {
-        let body = &stored.payload[..];
-        let (from, start) = record::split_batch_record(body)?;
-        let view = BatchView::parse(&body[start..])?;
-        let (statement, digest) = (&view.statement, view.digest);
-        let lane = statement.lane;
-        let after = match from {
-            None => self.newest_on_shelf(&lane).unwrap_or(statement.previous),
-            Some(_) => {
-                let position = self.chains.get(&lane).map(Chain::position).unwrap_or_default();
-                // A relay may have taken its place from a floor.
-                if position.key() < statement.previous.key() { statement.previous } else { position }
-            }
-        };
-        let held = Held::new(stored.number, &view, body.len() - start, after);
-        let time = record::batch_time(body);
-        self.provenance.took(lane, &held, from, time, self.policy.provenance_batches);
-        if from.is_none() && !mutated(Mutation::ReuseSequences) {
-            self.outbox.restore(lane, held.previous, held.end);
-        } else if from.is_some() {
-            let chain = self.chains.entry(lane).or_default();
-            chain.raise_to(statement.previous);
-            chain.advance(statement, digest);
-        }
-        self.take(lane, held, from, now);
-        if mutated(Mutation::ForgetRelayCustody) && from.is_some() {
-            self.links.values_mut().for_each(|link| link.discard(&lane, held.end));
-        }
-        Ok(())
-    }
-
-    /// A batch that is no part of a lane's chain.
-    fn replay_aside(&mut self, stored: &Stored, now: Millis) -> Result<(), Error> {
-        let (from, start) = record::split_batch_record(&stored.payload)?;
-        let view = BatchView::parse(&stored.payload[start..])?.verified_before();
-        let lane = view.statement.lane;
-        let held = Held::new(stored.number, &view, stored.payload.len() - start, view.statement.previous);
-        match (stored.kind, from) {
-            (kind::LATE, from) => self.note_late(lane, held, from),
-            (kind::TAKEN_BACK, _) => self.note_taken_back(&view, held, now)?,
-            (_, Some(peer)) => self.links.entry(peer).or_default().hold(lane, held, now),
-            (_, None) => {}
-        }
-        Ok(())
     }
 
     /// Superior and inferiors are neighbours; a link exists from the moment the neighbour is known.
@@ -662,7 +563,7 @@ impl Exchange {
         Ok(number)
     }
 
-    fn apply_shared(
+    pub(crate) fn apply_shared(
         &mut self,
         number: RecordNumber,
         room: &str,
@@ -675,7 +576,7 @@ impl Exchange {
         Ok(())
     }
 
-    fn apply_effect(
+    pub(crate) fn apply_effect(
         &mut self,
         number: RecordNumber,
         length: usize,

@@ -21,6 +21,7 @@ mod pace;
 mod provenance;
 mod receive;
 pub mod record;
+mod replay;
 mod report;
 mod restore;
 mod room;
