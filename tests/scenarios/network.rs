@@ -7,7 +7,6 @@ use crate::node::{Node, Pair, wait_for};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -31,7 +30,7 @@ impl Wire {
             let added = Command::new("ip").args(["netns", "add", name]).status().expect("ip (iproute2)");
             assert!(added.success(), "network namespaces need root");
         }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/network/shaper.py");
+        let script = "../../tests/network/shaper.py";
         let mut command = Command::new("python3");
         let mut shaper =
             command.arg(script).args(&names).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");

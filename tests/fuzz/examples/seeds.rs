@@ -1,12 +1,12 @@
-//! Writes the seeds of the corpora anew: `cargo run -p jincai-fuzz --example seeds`. To be run when a format has changed;
-//! what the search has found (`found-…`) stays.
+//! Writes the seeds of the corpora anew: `cargo run -p jincai-fuzz --example seeds` at the root. To be run when a format has
+//! changed; what the search has found (`found-…`) stays.
 
 use jincai_fuzz::{TARGETS, seeds};
 use std::path::Path;
 use std::{fs, io};
 
 fn main() -> io::Result<()> {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let corpus = Path::new("tests/fuzz/corpus");
     for (target, _) in TARGETS {
         let folder = corpus.join(target);
         fs::create_dir_all(&folder)?;
