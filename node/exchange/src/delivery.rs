@@ -134,13 +134,14 @@ impl Exchange {
         }
     }
 
-    /// Whether a destination has signed for what this node knows that it has not sent: beyond a lane's end in the epoch that
-    /// it is in, or another batch than the one on the shelf. What lies beyond in an older epoch may have been sent before this
-    /// node was set back. A destination that lies, or is told lies by a second node with our identity, must not make this one
-    /// let go of what it still has to bring.
+    /// Whether a destination has signed for what this node knows that it has not sent: beyond a lane's end, or another batch
+    /// than the one on the shelf. What lies beyond in an epoch before this node was set back may have been sent then. A
+    /// destination that lies, or is told lies by a second node with our identity, must not make this one let go of what it
+    /// still has to bring.
     fn is_unsent(&self, receipt: &Receipt) -> bool {
         let Receipt { lane, position, .. } = receipt;
-        let beyond = position.epoch >= self.epoch && position.key() > self.outbox.position(lane).key();
+        let remembers = self.catch_up.restored.is_none_or(|restored| position.epoch >= restored.epoch);
+        let beyond = remembers && position.key() > self.outbox.position(lane).key();
         let held = self.shelf.get(lane).and_then(|shelf| shelf.get(&position.key()));
         (beyond && !mutated(Mutation::BelieveReceipts)) || held.is_some_and(|held| held.end.digest != position.digest)
     }

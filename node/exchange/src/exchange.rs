@@ -420,6 +420,7 @@ impl Exchange {
 
     /// Says hello; a peer that was not `heard` answers with its own.
     fn say_hello_as(&mut self, peer: AuthorityId, heard: bool, ctx: &mut Context<'_>) {
+        let spoken_in = self.links.get(&peer).map(|link| link.epoch).unwrap_or_default();
         let hello = Frame::Hello {
             low: PROTOCOL_VERSION,
             high: PROTOCOL_VERSION,
@@ -427,7 +428,7 @@ impl Exchange {
             epoch: self.epoch,
             heard,
             known: self.known_epoch(peer),
-            restored: self.catch_up.asks(peer),
+            restored: self.catch_up.asks(peer, spoken_in),
         };
         ctx.out.send(peer, Priority::Control, Payload::Frame(hello.to_bytes()));
     }

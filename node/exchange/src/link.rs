@@ -100,6 +100,13 @@ impl Queue {
         self.held.range((std::ops::Bound::Excluded(self.sent), std::ops::Bound::Unbounded)).next().map(|(_, h)| h)
     }
 
+    /// What the neighbour must hold before it takes a batch: what came before it at this hop, and whatever is in custody
+    /// before it now, because a receipt for this batch ends custody of that too.
+    fn comes_after(&self, held: &Held) -> LanePosition {
+        let before = self.held.range(..held.end.key()).next_back().map(|(_, before)| before.end);
+        before.filter(|before| before.key() > held.after.key()).unwrap_or(held.after)
+    }
+
     fn bytes_between(&self, low: Key, high: Key) -> u64 {
         if low >= high {
             return 0;
@@ -386,7 +393,7 @@ impl Link {
             self.in_flight[at] += held.bytes;
             self.pace.spend(class, held.bytes, now);
             self.served[at] = Some(lane);
-            let hop = HopOrder { floor, after: held.after };
+            let hop = HopOrder { floor, after: queue.comes_after(&held) };
             return Some(ToSend { class, record: held.record, hop, bytes: held.bytes });
         }
         None
@@ -596,5 +603,31 @@ impl Link {
             self.asked.insert(lane, (have, now));
         }
         again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jincai_types::Digest;
+
+    #[test]
+    fn a_new_epoch_that_comes_again_still_comes_after_what_is_in_custody_before_it() {
+        let lane: Lane = "100000000>110102000/control".parse().expect("lane");
+        let end = |number: u64, sequence| LanePosition {
+            epoch: Epoch { number, salt: 7 },
+            sequence,
+            digest: Digest([u8::try_from(number + sequence).expect("small"); 32]),
+        };
+        let held = |previous, end, after| Held { record: 1, previous, end, bytes: 100, after };
+        // The origin was set back to before the lane began, so its new epoch claims that nothing came before.
+        let (forgotten, renewed) = (end(1, 2), end(2, 1));
+        let mut link = Link { up: Some(LinkKind::Mailbox), greeted: true, ..Link::default() };
+        link.hold(lane, held(end(1, 1), forgotten, end(1, 1)), 0);
+        link.hold(lane, held(LanePosition::START, renewed, forgotten), 0);
+        assert!(link.comes_after(&lane, &renewed, LanePosition::START), "it is in custody");
+        let (policy, paused) = (LinkPolicy::default(), BTreeSet::new());
+        let mut next = || link.next(&policy, &paused, 0).map(|sent| sent.hop.after);
+        assert_eq!((next(), next(), next()), (Some(end(1, 1)), Some(forgotten), None));
     }
 }

@@ -145,7 +145,7 @@ impl Exchange {
         if let Some(link) = self.links.get_mut(&peer) {
             link.last_batch = ctx.now;
         }
-        if self.held_lanes.contains_key(&lane) && !self.has_taken(&view) {
+        if self.held_lanes.contains_key(&lane) && !self.passes_fork(&view, member) {
             return Err(Error::Fork { lane });
         }
         let chain = self.chains.entry(lane).or_default();
@@ -189,10 +189,13 @@ impl Exchange {
         }
     }
 
-    /// Whether this very batch was taken before. What came before a fork stays taken: whoever lacks it beyond here gets it.
-    fn has_taken(&self, view: &BatchView<'_>) -> bool {
+    /// Whether a batch of a lane that is held because of a fork lies before that: what was taken stays taken, and whoever
+    /// lacks it beyond here gets it. A relay that has forgotten it hands it on too, and leaves it to the destination to
+    /// judge.
+    fn passes_fork(&self, view: &BatchView<'_>, member: bool) -> bool {
         let chain = self.chains.get(&view.statement.lane);
-        chain.is_some_and(|chain| chain.judge(&view.statement, view.digest) == Verdict::Duplicate)
+        let verdict = chain.map(|chain| chain.judge(&view.statement, view.digest));
+        verdict == Some(Verdict::Duplicate) || (!member && verdict == Some(Verdict::Late))
     }
 
     fn accept(

@@ -17,7 +17,7 @@ use crate::record::{self, Cause, DeadLetter, Restored, kind};
 use crate::{Error, Frame, Refusal};
 use jincai_crypto::{BatchView, Verified, sha256};
 use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// A higher number of an epoch is nobody's clock (the year 287396), and is not followed.
@@ -36,8 +36,9 @@ const ASK_AGAIN: Millis = 8;
 #[derive(Debug, Default)]
 pub(crate) struct CatchUp {
     pub(crate) restored: Option<Restored>,
-    /// Neighbours that have said what they hold.
-    answered: BTreeSet<AuthorityId>,
+    /// Neighbours that have said what they hold, and the epoch in which they were heard then: one that was set back since
+    /// may hold again what it had handed on.
+    answered: BTreeMap<AuthorityId, Epoch>,
     /// What they hold beyond what is here.
     expected: BTreeMap<(AuthorityId, Lane), LanePosition>,
     asked: Millis,
@@ -57,9 +58,10 @@ impl CatchUp {
         self.answered.len() + self.expected.len()
     }
 
-    /// Whether a neighbour has not said yet what it holds. It may be away for long, and is asked when it comes.
-    pub(crate) fn asks(&self, peer: AuthorityId) -> bool {
-        self.restored.is_some() && !self.answered.contains(&peer)
+    /// Whether a neighbour has not said yet what it holds in this epoch of its. It may be away for long, and is asked when it
+    /// comes.
+    pub(crate) fn asks(&self, peer: AuthorityId, epoch: Epoch) -> bool {
+        self.restored.is_some() && self.answered.get(&peer).is_none_or(|answered| *answered < epoch)
     }
 }
 
@@ -199,8 +201,8 @@ impl Exchange {
                 self.ask(peer, lane, have, ctx);
             }
         }
-        if !more {
-            self.catch_up.answered.insert(peer);
+        if let Some(link) = self.links.get(&peer).filter(|_| !more) {
+            self.catch_up.answered.insert(peer, link.epoch);
         }
     }
 
@@ -229,7 +231,7 @@ impl Exchange {
     /// Whether everything of this node's own lanes that neighbours hold is here. Two nodes that were set back together wait for
     /// each other's lanes: whoever knows all of its own may say what of them is lost.
     fn knows_own_lanes(&self) -> bool {
-        let answered = || self.links.keys().all(|peer| self.catch_up.answered.contains(peer));
+        let answered = || self.links.keys().all(|peer| self.catch_up.answered.contains_key(peer));
         let open = |((_, lane), end): (&(AuthorityId, Lane), &LanePosition)| {
             lane.origin == self.me && !self.is_here(lane, end)
         };
@@ -244,7 +246,7 @@ impl Exchange {
         let expected = std::mem::take(&mut self.catch_up.expected);
         let open = expected.into_iter().filter(|((_, lane), end)| !self.is_here(lane, end));
         self.catch_up.expected = open.collect();
-        let answered = self.links.keys().all(|peer| self.catch_up.answered.contains(peer));
+        let answered = self.links.keys().all(|peer| self.catch_up.answered.contains_key(peer));
         if answered && self.catch_up.expected.is_empty() {
             self.stop_catching_up(ctx);
             ctx.out.notice(false, "JC-1215", "this node was set back and has caught up with its neighbours".into());
@@ -263,7 +265,7 @@ impl Exchange {
         if !self.catch_up.is_under_way() {
             return None;
         }
-        let answered = self.links.keys().all(|peer| self.catch_up.answered.contains(peer));
+        let answered = self.links.keys().all(|peer| self.catch_up.answered.contains_key(peer));
         let here = self.catch_up.expected.iter().all(|((_, lane), end)| self.is_here(lane, end));
         let again = self.catch_up.asked + self.policy.retry_ms * ASK_AGAIN;
         Some(if (answered && here) || now < self.catch_up.asked { now } else { again })
