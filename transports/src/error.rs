@@ -46,10 +46,10 @@ pub enum Error {
         peer: AuthorityId,
     },
     /// Our own certificate, key or root.
-    #[error("the node's certificate, key or root certificate cannot be used")]
+    #[error("the node's certificate, key or root certificate cannot be used: {0}")]
     Identity(#[source] rustls::Error),
     /// The socket.
-    #[error("UDP address {address} cannot be used")]
+    #[error("UDP address {address} cannot be used: {source}")]
     Bind {
         /// The address to listen on.
         address: SocketAddr,
@@ -58,7 +58,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The neighbour's address leads nowhere.
-    #[error("the address {address} cannot be resolved")]
+    #[error("the address {address} cannot be resolved: {source}")]
     Resolve {
         /// The address as configured.
         address: String,
@@ -91,7 +91,7 @@ pub enum Error {
     #[error("a newer connection of the same neighbour has replaced this one")]
     Replaced,
     /// A directory or file of a mailbox.
-    #[error("{} cannot be used", path.display())]
+    #[error("{} cannot be used: {source}", path.display())]
     Folder {
         /// Which.
         path: PathBuf,

@@ -132,13 +132,13 @@ pub enum Error {
         kind: String,
     },
     /// A release's manifest that cannot be read.
-    #[error("the release cannot be read")]
+    #[error("the release cannot be read: {0}")]
     Manifest(#[source] jincai_types::Error),
     /// A blob cannot be read or written.
-    #[error("the blob store failed")]
+    #[error("the blob store failed: {0}")]
     Blobs(#[from] jincai_journal::Error),
     /// The CSV file cannot be read.
-    #[error("the file cannot be read")]
+    #[error("the file cannot be read: {0}")]
     Read(#[source] std::io::Error),
 }
 

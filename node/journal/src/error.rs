@@ -8,7 +8,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused an operation on a file.
-    #[error("cannot {operation} {file}")]
+    #[error("cannot {operation} {file}: {source}")]
     Io {
         /// What was tried.
         operation: &'static str,

@@ -65,10 +65,10 @@ pub enum Error {
         reason: String,
     },
     /// The journal cannot be read.
-    #[error("the journal cannot be read")]
+    #[error("the journal cannot be read: {0}")]
     Journal(#[from] jincai_journal::Error),
     /// The query engine's threads cannot be started.
-    #[error("the query engine cannot be started")]
+    #[error("the query engine cannot be started: {0}")]
     Start(#[source] std::io::Error),
     /// The query engine failed in a way that it should not; the node goes on.
     #[error("the query engine failed; please report the statement")]
