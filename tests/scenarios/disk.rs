@@ -32,6 +32,11 @@ impl Volume {
         let image = directory.path().join("image");
         fs::File::create(&image).and_then(|f| f.set_len(mebibytes << 20)).expect("an image");
         fs::create_dir(directory.path().join("mount")).expect("a directory");
+        // Another test may copy the table of mounts meanwhile (a network namespace does). Below a shared mount the copy
+        // loses the volume with us, and what is mounted next is not what the copy has kept from before the power cut.
+        let shared = directory.path().to_str().expect("a plain path");
+        run("mount", &["--bind", shared, shared]);
+        run("mount", &["--make-shared", shared]);
         run(&format!("mkfs.{kind}"), &["-q", image.to_str().expect("a plain path")]);
         let volume = Self { directory, options };
         volume.mount();
@@ -80,7 +85,9 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        drop(Command::new("umount").arg("--lazy").arg(self.path()).output());
+        for path in [self.path(), self.directory.path().to_owned()] {
+            drop(Command::new("umount").arg("--lazy").arg(path).output());
+        }
     }
 }
 
