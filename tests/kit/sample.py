@@ -4,7 +4,7 @@
 `sample.py CONFIG`, with the configuration that `jincai kit` writes (docs/kit.md). It needs Python 3.11, `cbor2` and `cryptography`. It
 trusts the cards in its configuration, and leaves out inferiors, dead letters, late batches, restores, `bad/` and offers of slots.
 """
-import cbor2, hashlib, hmac, json, os, re, secrets, struct, sys, time
+import cbor2, hashlib, hmac, json, os, pathlib, re, secrets, struct, sys, time
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -13,34 +13,26 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 FRAME_BYTES, NONCE, START = (1 << 20) + (4 << 10), bytes(12), [[0, 0], 0, bytes(32)]
 
 # Notation.
-
 def check(holds, why):
     if not holds:
         raise ValueError(why)
-
 def encode(value):
     return cbor2.dumps(value, canonical=True)
-
 def decode(data):
     value = cbor2.loads(data)
     check(encode(value) == data, "CBOR that is not canonical")
     return value
-
 def text_of(lane):
     origin, (kind, [authority]), priority = lane
     return f"{origin}>{['', 'below:', 'superiors:'][kind]}{authority}/{['control', 'interactive', 'record', 'bulk'][priority]}"
 
 # Hashes, signatures, encryption.
-
 def sha(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
-
 def mac(key, *parts):
     return hmac.digest(key, b"".join(parts), "sha256")
-
 def raw(public):
     return public.public_bytes(Encoding.Raw, PublicFormat.Raw)
-
 def protected(purpose, public):
     return encode({1: -8, 3: f"application/vnd.jincai.{purpose}+cbor", 4: sha(raw(public))[:8]})
 
@@ -81,14 +73,12 @@ def seal(lane, epoch, previous, messages, me, readers):
         plain = secrets.token_bytes(16) + payload
         content = item_cipher(content_key, index).encrypt(NONCE, plain, encode([lane, epoch, first + index]))
         items.append([encode(attributes), content, sha(plain)])
-    last, now = first + len(items) - 1, int(time.time() * 1000)
-    statement = [1, 1, lane, epoch, first, last, previous, merkle(items), True, now]
+    statement = [1, 1, lane, epoch, first, first + len(items) - 1, previous, merkle(items), True, int(time.time() * 1000)]
     digest = sha(b"jincai/statement/1\0", encode(statement))
     for authority, key in readers:
         own = X25519PrivateKey.generate()
-        encapsulated = raw(own.public_key())
-        cipher = wrapping_cipher(own.exchange(key), encapsulated, raw(key), digest)
-        wraps.append([authority, encapsulated + cipher.encrypt(NONCE, content_key, None)])
+        cipher = wrapping_cipher(own.exchange(key), raw(own.public_key()), raw(key), digest)
+        wraps.append([authority, raw(own.public_key()) + cipher.encrypt(NONCE, content_key, None)])
     return encode([1, sign("statement", statement, me), sign("wraps", [1, digest, wraps], me), items])
 
 def place(batch):
@@ -96,8 +86,6 @@ def place(batch):
     payload = decode(decode(batch)[1])[2]
     statement = decode(payload)
     return statement, [statement[3], statement[5], sha(b"jincai/statement/1\0", payload)]
-
-# Files.
 
 def write(file, content):
     file.write(content)
@@ -109,11 +97,9 @@ class Lines:
     def __init__(self, path):
         self.file = open(path, "ab+")
         self.file.seek(0)
-        content = self.file.read()
-        whole = content.rfind(b"\n") + 1
-        self.file.truncate(whole)
-        self.found = [json.loads(line) for line in content[:whole].splitlines()]
-
+        whole, end, _ = self.file.read().rpartition(b"\n")
+        self.file.truncate(len(whole + end))
+        self.found = [json.loads(line) for line in whole.splitlines()]
     def add(self, line):
         write(self.file, json.dumps(line).encode() + b"\n")
 
@@ -128,8 +114,7 @@ class Node:
         self.peer_key, self.peer_encryption = Ed25519PublicKey.from_public_bytes(keys[0]), X25519PublicKey.from_public_bytes(keys[1])
         self.chains, self.held, self.owed, self.due, self.signed_at, self.messages = {}, set(), [], {}, 0, 0
         self.lane, self.end, self.custody, self.sent_ids = [self.me, [0, [self.peer]], 2], START, [], set()
-        self.epoch, self.peer_epoch, self.records = [0, 0], [0, 0], 0
-        self.run, self.counter = secrets.randbits(64), time.time_ns()
+        self.epoch, self.records, self.run, self.counter = [0, 0], 0, secrets.randbits(64), time.time_ns()
         self.applied, self.journal = Lines(config["applied"]), Lines(os.path.join(config["data"], "journal"))
         for record in self.journal.found:
             self.replay(*record)
@@ -154,7 +139,6 @@ class Node:
                 self.sent_ids.add(ident)
 
     # Receiving.
-
     def verify_batch(self, batch):
         version, signed, wraps, items = decode(batch)
         verify("statement", signed, self.peer_key)
@@ -185,7 +169,7 @@ class Node:
         return messages
 
     def chain(self, lane):
-        return self.chains.setdefault(text_of(lane), {"end": START, "through": START, "ends": {}, "waits": False})
+        return self.chains.setdefault(text_of(lane), {"end": START, "ends": {}, "waits": False})
 
     def judge(self, lane, previous, new, after):
         end, ends = self.chain(lane)["end"], self.chain(lane)["ends"]
@@ -200,8 +184,7 @@ class Node:
 
     def on_batch(self, after, batch):
         self.verify_batch(batch)
-        statement, end = place(batch)
-        lane, previous = statement[2], statement[6]
+        (_, _, lane, *_, previous, _, _, _), end = place(batch)
         verdict = self.judge(lane, previous, end, after)
         check(verdict == "duplicate" or text_of(lane) not in self.held, "its lane is held")
         match verdict:
@@ -239,26 +222,22 @@ class Node:
         self.owed, self.due, self.signed_at = [], {}, time.monotonic()
 
     # Sending.
-
     def submit(self):
         for name in sorted(name for name in os.listdir(self.config["submit"]) if name.endswith(".json")):
-            path = os.path.join(self.config["submit"], name)
-            with open(path) as file:
-                message = json.load(file)
+            path = pathlib.Path(self.config["submit"], name)
+            message = json.loads(path.read_bytes())
             if message["id"] not in self.sent_ids:
                 now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
                 attributes = {"id": message["id"], "source": self.me, "type": message["type"], "specversion": "1.0", "time": now}
                 messages = [(attributes, bytes.fromhex(message["payload"]))]
                 readers = [(self.peer, self.peer_encryption), (self.me, self.secret.public_key())]
-                batch = seal(self.lane, self.epoch, self.end, messages, self.key, readers)
-                self.record("sealed", [message["id"], batch.hex()])
-            os.remove(path)
+                self.record("sealed", [message["id"], seal(self.lane, self.epoch, self.end, messages, self.key, readers).hex()])
+            path.unlink()
 
     def send(self):
-        now, retry = time.monotonic(), self.config["retry_ms"] / 1000
         for entry in self.custody:
-            if not entry["sent"] or now - entry["sent"] > retry:
-                entry["sent"] = now
+            if not entry["sent"] or time.monotonic() - entry["sent"] > self.config["retry_ms"] / 1000:
+                entry["sent"] = time.monotonic()
                 self.say(2, [1, [[self.custody[0]["previous"], entry["previous"]], entry["batch"]]])
 
     def on_receipt(self, lane, position):
@@ -266,14 +245,12 @@ class Node:
             self.record("cleared", position[:2])
 
     # The link.
-
     def on_frame(self, frame):
         match decode(frame):
-            case [0, [low, high, authority, epoch, heard, _, _]]:
+            case [0, [low, high, authority, _, heard, _, _]]:
                 check(authority == self.peer and low <= 1 <= high, "another neighbour, or another version")
-                self.peer_epoch = max(self.peer_epoch, epoch)
                 if not heard:
-                    self.say(0, [0, [1, 1, self.me, self.epoch, True, self.peer_epoch, False]])
+                    self.say(0, [0, [1, 1, self.me, self.epoch, True, [0, 0], False]])
             case [1, [[_, after], batch]]: self.on_batch(after, batch)
             case [3, [signed]]:
                 version, issuer, _, neighbour, receipts = decode(verify("receipts", signed, self.peer_key))
@@ -302,10 +279,9 @@ class Node:
         os.close(directory)
 
     def look(self):
-        for name in sorted(os.listdir(self.config["incoming"])):
+        entry = re.compile(r"[0-3]-[0-9a-f]{16}-[0-9a-f]{16}\.frame")
+        for name in sorted(filter(entry.fullmatch, os.listdir(self.config["incoming"]))):
             path = os.path.join(self.config["incoming"], name)
-            if not re.fullmatch(r"[0-3]-[0-9a-f]{16}-[0-9a-f]{16}\.frame", name):
-                continue
             with open(path, "rb") as file:
                 head, frame = file.read(40), file.read(FRAME_BYTES + 1)
             if not 0 < len(frame) <= FRAME_BYTES or head != b"JCP1" + struct.pack(">I", len(frame)) + sha(frame):
@@ -317,8 +293,7 @@ class Node:
             os.remove(path)
 
 if __name__ == "__main__":
-    with open(sys.argv[1]) as configuration:
-        node = Node(json.load(configuration))
+    node = Node(json.loads(pathlib.Path(sys.argv[1]).read_bytes()))
     while True:
         for work in (node.look, node.submit, node.sign_receipts, node.send):
             work()
