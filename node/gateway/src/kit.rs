@@ -122,7 +122,7 @@ fn run_all(chosen: &[&'static Case], directory: &Path, options: &Options) -> Res
 fn run_one(case: &'static Case, directory: &Path, options: &Options) -> Result<Outcome, Error> {
     let started = clock::instant();
     let patience = Duration::from_secs(options.patience);
-    let judged = Bench::start(directory, &options.command, patience).map_err(Failure::Ours).and_then(|mut bench| {
+    let judged = Bench::start(directory, &options.command, patience).and_then(|mut bench| {
         (case.judge)(&mut bench)?;
         bench.nothing_else_applied()
     });

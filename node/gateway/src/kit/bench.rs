@@ -100,8 +100,8 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// Lays the directory and starts both sides.
-    pub(super) fn start(directory: &Path, command: &str, patience: Duration) -> Result<Self, Error> {
+    /// Lays the directory and starts both sides; frames can be put from then on.
+    pub(super) fn start(directory: &Path, command: &str, patience: Duration) -> Result<Self, Failure> {
         let world = World::new()?;
         let mut sut = Sut::prepare(directory, command, &world)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -115,7 +115,7 @@ impl Bench {
         };
         let neighbour = Neighbour::open(&world)?;
         sut.start()?;
-        Ok(Self {
+        let mut bench = Self {
             world,
             sut,
             gates: Gates { out: true, back: true },
@@ -129,7 +129,9 @@ impl Bench {
             events: arrivals,
             link,
             runtime,
-        })
+        };
+        bench.wait("the neighbour's own directories", |bench| Ok(bench.link.is_up().then_some(())))?;
+        Ok(bench)
     }
 
     /// The neighbour's core.
@@ -186,7 +188,11 @@ impl Bench {
                 }
             }
             self.note_signed(&outbound.bytes)?;
-            self.put(outbound)?;
+            match self.put(outbound) {
+                // What is lost comes again: the neighbour keeps it until it is signed for.
+                Ok(()) | Err(jincai_transports::Error::Down { .. } | jincai_transports::Error::Full { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
@@ -219,12 +225,8 @@ impl Bench {
         self.signed.iter().any(|(lane, end)| *lane == sealed.lane && end.key() >= sealed.end.key())
     }
 
-    fn put(&self, outbound: Outbound) -> Judged {
-        match self.link.try_send(outbound.class, Bytes::from(outbound.bytes)) {
-            // What is lost comes again: the neighbour keeps it until it is signed for.
-            Ok(()) | Err(jincai_transports::Error::Down { .. } | jincai_transports::Error::Full { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+    fn put(&self, outbound: Outbound) -> Result<(), jincai_transports::Error> {
+        self.link.try_send(outbound.class, Bytes::from(outbound.bytes))
     }
 
     fn take(&mut self, event: LinkEvent) -> Judged {
@@ -341,7 +343,7 @@ impl Bench {
     /// Puts a frame that was made here. Frames of one class are fetched in the order in which they were put; what is put here
     /// goes in the class of barriers.
     pub(super) fn put_frame(&self, frame: Vec<u8>) -> Judged {
-        self.put(Outbound { class: Priority::Bulk, bytes: frame })
+        Ok(self.put(Outbound { class: Priority::Bulk, bytes: frame })?)
     }
 
     /// Sends a good batch again, or for the first time if its gate was closed.

@@ -17,7 +17,7 @@ const fn case(name: &'static str, judges: &'static str, wants: &'static str, jud
 }
 
 /// All of them.
-pub(super) const CASES: [Case; 20] = [
+pub(super) const CASES: [Case; 21] = [
     case("hello", "Link frames", "a hello that asks for one is answered, in version 1", receive::hello),
     case("batch", "Batch, Receipts", "an encrypted batch is opened, applied and signed for", receive::batch),
     case("group", "Batch", "a public batch to a group is applied and signed for", receive::group),
@@ -25,6 +25,7 @@ pub(super) const CASES: [Case; 20] = [
     case("duplicate", "Lanes and epochs", "a batch that comes again is signed for, not applied", receive::duplicate),
     case("gap", "Lanes and epochs", "what is missing is asked for, and then taken in order", receive::gap),
     case("altered", "Batch", "messages that are not those signed are refused; nothing moves", receive::altered),
+    case("altered-group", "Batch", "the same of a public batch, which no encryption protects", receive::altered_group),
     case("forged", "Batch", "a statement that its origin has not signed is refused", receive::forged),
     case(
         "destination",

@@ -6,7 +6,7 @@ use super::{Failure, Judged, wrong};
 use crate::clock;
 use crate::error::Error;
 use jincai_core::NOTE;
-use jincai_crypto::{BatchView, KeyRing, Recipient, SealInput, SystemEntropy, seal};
+use jincai_crypto::{BatchView, ItemView, KeyRing, Recipient, SealInput, SystemEntropy, seal};
 use jincai_exchange::{Frame, Outgoing};
 use jincai_types::{Attributes, Destination, Epoch, Lane, LanePosition, Priority, Requirement, encode, limits};
 
@@ -76,6 +76,8 @@ pub(super) fn duplicate(bench: &mut Bench) -> Judged {
     bench.receipt(&first)?;
     let second = bench.record(&[("two", TEXT)])?;
     bench.receipt(&second)?;
+    // Whatever else it says of these has been said then.
+    bench.barrier()?;
     let from = bench.said.len();
     bench.put_batch(&second)?;
     bench.put_batch(&second)?;
@@ -108,11 +110,18 @@ pub(super) fn gap(bench: &mut Bench) -> Judged {
     bench.all_applied()
 }
 
-/// A good batch with one byte of a part of it changed; a part that is empty cannot be.
+/// A good batch with one byte in the middle of a part of it changed; a part that is empty cannot be.
 fn altered_copy(sealed: &Sealed, part: &[u8]) -> Option<Sealed> {
-    let at = sealed.bytes.windows(part.len().max(1)).position(|window| window == part)? + part.len() / 2;
+    let mut other = part.to_vec();
+    *other.get_mut(part.len() / 2)? ^= 1;
+    replaced(sealed, part, &other)
+}
+
+/// A batch with one part of it, where it first stands, replaced by another of its length.
+fn replaced(sealed: &Sealed, part: &[u8], other: &[u8]) -> Option<Sealed> {
+    let at = sealed.bytes.windows(part.len()).position(|window| window == part)?;
     let mut bytes = sealed.bytes.clone();
-    *bytes.get_mut(at)? ^= 1;
+    bytes.get_mut(at..at + other.len())?.copy_from_slice(other);
     Some(Sealed { bytes, ..sealed.clone() })
 }
 
@@ -138,10 +147,34 @@ fn bad_copies(bench: &mut Bench, good: &Sealed, copies: Vec<Sealed>, ids: &[&str
 pub(super) fn altered(bench: &mut Bench) -> Judged {
     bench.gates.out = false;
     let good = bench.record(&[("one", TEXT), ("two", TEXT)])?;
-    let view = BatchView::parse(&good.bytes)?;
-    let parts = view.items.iter().flat_map(|item| [item.attributes, item.content, item.commitment]);
-    let copies = parts.filter_map(|part| altered_copy(&good, part)).collect();
+    let copies = altered_copies(bench, &good)?;
     bad_copies(bench, &good, copies, &["one", "two"])
+}
+
+/// Here no encryption stands between: what is signed is all that tells.
+pub(super) fn altered_group(bench: &mut Bench) -> Judged {
+    bench.gates.out = false;
+    let to = Destination::Below(bench.world.ministry);
+    let good = bench.seal(to, Priority::Record, &[("three", TEXT), ("four", TEXT)])?;
+    let copies = altered_copies(bench, &good)?;
+    bad_copies(bench, &good, copies, &["three", "four"])
+}
+
+/// Copies of which one message is another: by its source, which everybody can read, its content, its commitment.
+fn altered_copies(bench: &Bench, good: &Sealed) -> Result<Vec<Sealed>, Failure> {
+    let source = bench.world.ministry.to_string();
+    let view = BatchView::parse(&good.bytes)?;
+    let changed = |item: &ItemView<'_>| {
+        let at = item.attributes.windows(source.len()).position(|window| window == source.as_bytes());
+        let attributes = at.and_then(|at| {
+            let mut other = item.attributes.to_vec();
+            other.get_mut(at).into_iter().for_each(|digit| *digit ^= 1);
+            replaced(good, item.attributes, &other)
+        });
+        let parts = [item.content, item.commitment].into_iter().filter_map(|part| altered_copy(good, part));
+        attributes.into_iter().chain(parts).collect::<Vec<_>>()
+    };
+    Ok(view.items.iter().flat_map(changed).collect())
 }
 
 pub(super) fn forged(bench: &mut Bench) -> Judged {

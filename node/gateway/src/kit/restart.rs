@@ -3,6 +3,7 @@
 use super::bench::{Bench, Said};
 use super::send::arrive;
 use super::{Judged, wrong};
+use jincai_crypto::BatchView;
 
 const TEXT: &str = "survives";
 /// Kills of one case.
@@ -16,15 +17,24 @@ fn restart(bench: &mut Bench) -> Judged {
 pub(super) fn after_receipt(bench: &mut Bench) -> Judged {
     let first = bench.record(&[("one", TEXT), ("two", TEXT)])?;
     bench.receipt(&first)?;
-    restart(bench)?;
+    bench.sut.kill();
+    // The neighbour keeps what was signed for no longer, and no carrier does: what follows must do.
+    bench.sut.lose_incoming()?;
+    bench.sut.start()?;
+    let from = bench.said.len();
+    let second = bench.record(&[("three", TEXT)])?;
+    let lane = first.lane;
+    bench.wait("a receipt for what follows", |bench| {
+        let asks = |said: &Said| matches!(said, Said::Gap(of, _) if *of == lane);
+        if bench.said.iter().skip(from).any(asks) {
+            return wrong("it asks again for what it has signed for");
+        }
+        Ok(bench.signed_since(from, &second).then_some(()))
+    })?;
+    bench.barrier()?;
     let from = bench.said.len();
     bench.put_batch(&first)?;
     bench.receipt_since(from, &first)?;
-    let second = bench.record(&[("three", TEXT)])?;
-    bench.receipt(&second)?;
-    if bench.said.iter().skip(from).any(|said| matches!(said, Said::Gap(lane, _) if *lane == first.lane)) {
-        return wrong("it asks again for what it has signed for");
-    }
     bench.all_applied()
 }
 
@@ -38,6 +48,8 @@ pub(super) fn any_time(bench: &mut Bench) -> Judged {
             _ => bench.applied(&id)?,
         }
         restart(bench)?;
+        // A carrier may bring a copy late.
+        bench.put_batch(&sealed)?;
         bench.receipt(&sealed)?;
     }
     bench.barrier()?;
@@ -63,8 +75,13 @@ pub(super) fn epoch(bench: &mut Bench) -> Judged {
     arrive(bench, &["up-1", "up-2"])?;
     let after = bench.batches_since(from).find(|sealed| sealed.end.key() > before.end.key()).cloned();
     match after {
-        Some(after) if after.end.epoch.number > before.end.epoch.number => Ok(()),
-        Some(_) => wrong("it goes on in the epoch of before the kill"),
+        Some(after) if after.end.epoch.number <= before.end.epoch.number => {
+            wrong("it goes on in the epoch of before the kill")
+        }
+        Some(after) if BatchView::parse(&after.bytes)?.statement.previous != before.end => {
+            wrong("its new epoch does not name the end of the one before")
+        }
+        Some(_) => Ok(()),
         None => wrong("what arrived is not what it was seen to send"),
     }
 }

@@ -117,6 +117,13 @@ impl Sut {
         child.wait().ok();
     }
 
+    /// Takes away what it has not removed from its incoming directory, as a share that is mounted anew may.
+    pub(super) fn lose_incoming(&self) -> Result<(), Error> {
+        let path = self.path("to-sut");
+        let lose = || fs::remove_dir_all(&path).and_then(|()| fs::create_dir(&path));
+        lose().map_err(|source| Error::File { path: path.clone(), source })
+    }
+
     /// Says how it ended, if it has without being told to.
     pub(super) fn ended(&mut self) -> Option<String> {
         let status = self.child.as_mut()?.try_wait().ok()??;
