@@ -123,10 +123,14 @@ fn python() -> &'static str {
         .expect("a Python with cbor2 and cryptography: tests/install.sh")
 }
 
+/// The command that runs a node in Python.
+fn in_python(file: &Path) -> String {
+    format!("exec {} '{}'", python(), file.display())
+}
+
 /// The exit code, and the cases that failed with the reasons.
-fn judge(file: &Path) -> (Option<i32>, Vec<(String, String)>) {
-    let command = format!("exec {} '{}'", python(), file.display());
-    let run = jincai(&["kit", "run", "--json", "--jobs", "10", "--patience", "15", "--sut", &command]);
+fn judge(command: &str) -> (Option<i32>, Vec<(String, String)>) {
+    let run = jincai(&["kit", "run", "--json", "--jobs", "10", "--patience", "15", "--sut", command]);
     let report: Value = serde_json::from_slice(&run.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&run.stderr)));
     let cases = report["cases"].as_array().expect("cases");
@@ -138,9 +142,16 @@ fn judge(file: &Path) -> (Option<i32>, Vec<(String, String)>) {
 
 #[test]
 fn a_node_in_another_language_passes_every_case() {
-    assert_eq!(judge(&sample()), (Some(0), Vec::new()));
+    assert_eq!(judge(&in_python(&sample())), (Some(0), Vec::new()));
     let lines = std::fs::read_to_string(sample()).expect("the sample").lines().count();
     assert!(lines <= 300, "the sample has {lines} lines: more than one reads in a sitting");
+}
+
+/// What the judge wants is what production does, and not only what the sample does.
+#[test]
+fn the_production_core_passes_every_case() {
+    let command = format!("exec '{}' kit node", env!("CARGO_BIN_EXE_jincai"));
+    assert_eq!(judge(&command), (Some(0), Vec::new()));
 }
 
 #[test]
@@ -154,7 +165,7 @@ fn each_way_of_breaking_it_fails_the_cases_that_judge_it_and_no_other() {
             assert_eq!(good.matches(piece).count(), 1, "«{piece}» stands once in the sample");
             let file = directory.path().join(format!("broken-{number}.py"));
             std::fs::write(&file, good.replace(piece, instead)).expect("written");
-            let (code, failed) = judge(&file);
+            let (code, failed) = judge(&in_python(&file));
             let found: BTreeSet<&str> = failed.iter().map(|(case, _)| case.as_str()).collect();
             if code != Some(3) || found != wanted.iter().copied().collect() {
                 findings.lock().expect("the findings").push(format!("{what}: {failed:?} instead of {wanted:?}"));

@@ -487,6 +487,11 @@ pub(crate) enum Kit {
         #[arg(long)]
         json: bool,
     },
+    /// Run this program's own core as the command that is judged.
+    Node {
+        /// Its configuration, as «kit run» writes it.
+        config: PathBuf,
+    },
     /// List the cases.
     Cases {
         /// Print JSON.

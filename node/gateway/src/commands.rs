@@ -72,6 +72,7 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Kit(Kit::Run { sut: command, cases, dir: directory, jobs, patience, json }) => {
             kit::run(&kit::Options { command, cases, directory, jobs, patience, json })
         }
+        Command::Kit(Kit::Node { config }) => kit::node::run(&config),
         Command::Kit(Kit::Cases { json }) => {
             kit::list(json);
             Ok(())

@@ -6,7 +6,9 @@
 
 mod bench;
 mod cases;
+mod driver;
 mod neighbour;
+pub(crate) mod node;
 mod receive;
 mod restart;
 mod send;

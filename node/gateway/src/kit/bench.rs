@@ -4,7 +4,8 @@
 //! do is judged here, whatever the case: a frame that no node reads, a signature that does not hold, a receipt for a place
 //! where no batch ended that it was sent, an end of its process.
 
-use super::neighbour::{Neighbour, Outbound, World};
+use super::driver::Outbound;
+use super::neighbour::{self, Neighbour, World};
 use super::sut::{Applied, Sut};
 use super::{Failure, Judged, wrong};
 use crate::clock;
@@ -113,7 +114,7 @@ impl Bench {
             let _entered = runtime.enter();
             open_drop(drop, events)?
         };
-        let neighbour = Neighbour::open(&world)?;
+        let neighbour = neighbour::open(&world)?;
         sut.start()?;
         let mut bench = Self {
             world,

@@ -1,14 +1,14 @@
 //! The neighbour that a system under test speaks with: the production core as a ministry, over a journal in memory, and the
 //! test keys of everybody in this small world.
 
+use super::driver::Driver;
 use crate::clock;
 use crate::error::Error;
-use jincai_core::{Action, Core, Event};
 use jincai_crypto::{Card, CardChain, Directory, EncryptionPublicKey, KeyRing, SeededEntropy, SystemEntropy};
-use jincai_exchange::{Frame, Opening, Payload, Setup, read_batch};
-use jincai_journal::{Blobs, Config, Engine, MemoryBlobs, MemoryDisk, Reader, Urgency};
+use jincai_exchange::Setup;
+use jincai_journal::{Blobs, MemoryBlobs, MemoryDisk};
 use jincai_policies::LinkPolicy;
-use jincai_types::{AuthorityId, Digest, Millis, Priority};
+use jincai_types::{AuthorityId, Digest, Millis};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -73,70 +73,19 @@ impl World {
     }
 }
 
-/// A frame that the neighbour sends.
-pub(super) struct Outbound {
-    pub(super) class: Priority,
-    pub(super) bytes: Vec<u8>,
-}
+/// The neighbour.
+pub(super) type Neighbour = Driver<MemoryDisk>;
 
-/// The production core, and what it runs on.
-pub(super) struct Neighbour {
-    core: Core,
-    engine: Engine<MemoryDisk>,
-    log: Reader,
-}
-
-impl Neighbour {
-    pub(super) fn open(world: &World) -> Result<Self, Error> {
-        let blobs: Arc<dyn Blobs> = Arc::new(MemoryBlobs::new());
-        let config = Config { segment_bytes: 1 << 20, cache_bytes: 1 << 20, ..Config::default() };
-        let (engine, _) = Engine::open(MemoryDisk::new(), Arc::clone(&blobs), config)?;
-        let log = engine.reader();
-        let setup = Setup {
-            authority: world.ministry,
-            keys: KeyRing::from_bytes(&world.ministry_keys.to_bytes())?,
-            entropy: Box::new(SystemEntropy::default()),
-            directory: world.directory.clone(),
-            policy: LinkPolicy { retry_ms: RETRY, receipt_ms: RECEIPT, ..LinkPolicy::default() },
-            limits: BTreeMap::new(),
-        };
-        let core = Core::open(setup, blobs, Opening::Clean, None, clock::now(), &log)?;
-        Ok(Self { core, engine, log })
-    }
-
-    /// The core, for reports and for what callers submit.
-    pub(super) fn core(&mut self) -> &mut Core {
-        &mut self.core
-    }
-
-    /// Takes an event; an error is the neighbour's refusal.
-    pub(super) fn step(&mut self, event: Event) -> Result<(), jincai_core::Error> {
-        self.core.step(clock::now(), event, &self.log)
-    }
-
-    /// Makes durable what was decided, and gives out what may leave.
-    pub(super) fn turn(&mut self) -> Result<Vec<Outbound>, Error> {
-        let mut outbound = Vec::new();
-        loop {
-            let turn = self.core.turn(clock::now(), &self.log)?;
-            for action in turn.actions {
-                // A ministry without tables has none to change.
-                let Action::Send(send) = action else { continue };
-                let bytes = match send.what {
-                    Payload::Frame(bytes) => bytes,
-                    Payload::Batch { record, hop, .. } => {
-                        let batch = read_batch(&self.log, record).map_err(jincai_core::Error::from)?;
-                        Frame::batch_bytes(&hop, &batch)
-                    }
-                };
-                outbound.push(Outbound { class: send.class, bytes });
-            }
-            if turn.records.is_empty() {
-                return Ok(outbound);
-            }
-            self.engine.append(clock::now(), &turn.records, Urgency::Normal)?;
-            let durable = self.engine.sync()?;
-            self.step(Event::Durable(durable))?;
-        }
-    }
+/// Starts the neighbour of a world.
+pub(super) fn open(world: &World) -> Result<Neighbour, Error> {
+    let blobs: Arc<dyn Blobs> = Arc::new(MemoryBlobs::new());
+    let setup = Setup {
+        authority: world.ministry,
+        keys: KeyRing::from_bytes(&world.ministry_keys.to_bytes())?,
+        entropy: Box::new(SystemEntropy::default()),
+        directory: world.directory.clone(),
+        policy: LinkPolicy { retry_ms: RETRY, receipt_ms: RECEIPT, ..LinkPolicy::default() },
+        limits: BTreeMap::new(),
+    };
+    Driver::open(MemoryDisk::new(), blobs, setup)
 }

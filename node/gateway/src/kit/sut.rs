@@ -16,7 +16,7 @@ use crate::error::{Error, read, write_private};
 use jincai_types::{decode, hex};
 use minicbor::bytes::ByteArray;
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;
@@ -29,7 +29,7 @@ const RECEIPT: u64 = 50;
 const LAST_WORDS: usize = 300;
 
 /// A message that it says it has applied.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Applied {
     /// The lane, as text.
     pub(super) lane: String,
@@ -51,9 +51,15 @@ pub(super) struct Sut {
 impl Sut {
     /// Lays the directory; nothing runs yet.
     pub(super) fn prepare(directory: &Path, command: &str, world: &World) -> Result<Self, Error> {
+        let file = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::File { path, source }
+        };
+        fs::create_dir_all(directory.parent().unwrap_or(directory)).map_err(file(directory))?;
+        // A new one: what an earlier run left must not be judged.
+        fs::create_dir(directory).map_err(file(directory))?;
         for name in ["to-sut", "from-sut", "submit", "data"] {
-            let path = directory.join(name);
-            fs::create_dir_all(&path).map_err(|source| Error::File { path, source })?;
+            fs::create_dir(directory.join(name)).map_err(file(directory))?;
         }
         let sut = Self { directory: directory.to_owned(), command: command.to_owned(), child: None };
         write_private(
