@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const DAY: Millis = 86_400_000;
-/// The neighbour sends again what is not signed for after four times as long, because its link is a mailbox: later than any
-/// start of a program takes, so that nothing comes twice unless a case wants it.
-const RETRY: Millis = 1_000;
+/// The neighbour sends nothing again by itself while a case lasts, however slow the machine is: what comes twice comes because
+/// the case wants it.
+const RETRY: Millis = 3_600_000;
 const RECEIPT: Millis = 50;
 
 /// Who takes part. The keys come from fixed seeds: whoever knows this file knows them.
