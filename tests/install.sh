@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a bare Debian machine with a Rust toolchain lacks: a C compiler and make (ring, zstd and the allocator are built
 # from C), a C++ compiler (libFuzzer, for the search in `make soak`), python3 (the demo's independent totals, the licence check, the
-# network shaper), and for the tests of faults: file systems to cut off (e2fsprogs, xfsprogs, mount), strace, iproute2, libfaketime.
+# network shaper) with cbor2 and cryptography (the kit's sample node), and for the tests of faults: file systems to cut off (e2fsprogs, xfsprogs, mount), strace, iproute2, libfaketime.
 # What is there is left alone, so a second run does nothing.
 set -eu
 
@@ -10,6 +10,9 @@ command -v cc >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
 command -v c++ >/dev/null 2>&1 || packages="$packages g++"
 command -v make >/dev/null 2>&1 || packages="$packages make"
 command -v python3 >/dev/null 2>&1 || packages="$packages python3"
+# The first Python may be another than the system's: the system's is good enough for the sample.
+{ python3 -c "import cbor2, cryptography" || /usr/bin/python3 -c "import cbor2, cryptography"; } >/dev/null 2>&1 ||
+    packages="$packages python3 python3-cbor2 python3-cryptography"
 command -v mkfs.ext4 >/dev/null 2>&1 || packages="$packages e2fsprogs"
 command -v xfs_io >/dev/null 2>&1 || packages="$packages xfsprogs"
 command -v mount >/dev/null 2>&1 || packages="$packages mount"

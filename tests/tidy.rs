@@ -66,7 +66,10 @@ fn project_files() -> Vec<PathBuf> {
     let top = fs::read_dir(root()).expect("the repository's root");
     found.extend(
         top.map(|entry| entry.expect("a directory entry").path())
-            .filter(|path| path.is_file() && !["Cargo.lock", "LICENSE"].iter().any(|name| path.ends_with(name))),
+            // In a second work tree of a repository `.git` is a file, and git's own.
+            .filter(|path| {
+                path.is_file() && !["Cargo.lock", "LICENSE", ".git"].iter().any(|name| path.ends_with(name))
+            }),
     );
     found.sort();
     found

@@ -3,6 +3,7 @@
 
 mod damage;
 mod disk;
+mod kit;
 mod load;
 mod network;
 mod node;

@@ -101,6 +101,9 @@ pub(crate) enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Judge another implementation of the protocol from outside (docs/kit.md).
+    #[command(subcommand)]
+    Kit(Kit),
     /// Measure; the same code path as production, fsync included.
     #[command(subcommand)]
     Bench(Bench),
@@ -458,6 +461,42 @@ pub(crate) enum Journal {
         /// The backup.
         #[arg(long)]
         from: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Kit {
+    /// Run cases against a command, each with a directory and a process of its own.
+    Run {
+        /// The command; it gets the path of its configuration as its last argument.
+        #[arg(long, value_name = "COMMAND")]
+        sut: String,
+        /// Only this case; may be given several times.
+        #[arg(long = "case", value_name = "NAME")]
+        cases: Vec<String>,
+        /// Where to put the cases' directories (default: a temporary place, kept if a case fails).
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// How many cases at a time.
+        #[arg(long, default_value_t = 4)]
+        jobs: usize,
+        /// How long to wait for each thing that must come, in seconds.
+        #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+        patience: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run this program's own core as the command that is judged.
+    Node {
+        /// Its configuration, as «kit run» writes it.
+        config: PathBuf,
+    },
+    /// List the cases.
+    Cases {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

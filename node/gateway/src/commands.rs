@@ -2,14 +2,15 @@
 
 use crate::backup::{From, restore};
 use crate::cli::{
-    Bench, Cli, Collect, Command, ConfigCommand, Dict, Enrol, Envelope, Format, Journal, Node, Restore, SpecCommand,
+    Bench, Cli, Collect, Command, ConfigCommand, Dict, Enrol, Envelope, Format, Journal, Kit, Node, Restore,
+    SpecCommand,
 };
 use crate::client::Client;
 use crate::config::{self, Config};
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read};
 use crate::output::{complain, progress, progress_done, say, show, table};
-use crate::{bench, country, demo, queue, run, trace};
+use crate::{bench, country, demo, kit, queue, run, trace};
 use jincai_crypto::verify_evidence;
 use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Point, Quarantine};
 use jincai_simulation::{FaultSet, Options, Summary};
@@ -68,6 +69,14 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Backup { node, out } => backup(&node, &out),
         Command::Restore(restore) => set_back(&restore),
         Command::Demo { keep, dir } => demo::run(keep, dir),
+        Command::Kit(Kit::Run { sut: command, cases, dir: directory, jobs, patience, json }) => {
+            kit::run(&kit::Options { command, cases, directory, jobs, patience, json })
+        }
+        Command::Kit(Kit::Node { config }) => kit::node::run(&config),
+        Command::Kit(Kit::Cases { json }) => {
+            kit::list(json);
+            Ok(())
+        }
         Command::Bench(Bench::Relay { transport, messages, rate, in_flight, json }) => {
             bench::relay(&transport, messages, bench::Load::new(rate, in_flight), json)
         }

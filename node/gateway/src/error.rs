@@ -29,6 +29,12 @@ pub(crate) enum Error {
     /// The node had to stop.
     #[error("the node stopped: {0}")]
     Stopped(String),
+    /// A case that the kit does not have.
+    #[error("the kit has no case «{name}»; «jincai kit cases» lists them")]
+    NoCase { name: String },
+    /// Another implementation did not pass.
+    #[error("{failed} of {of} cases failed; their directories are below {kept}")]
+    Kit { failed: usize, of: usize, kept: PathBuf },
     /// A part's own error.
     #[error("{0}")]
     Types(#[from] jincai_types::Error),
@@ -61,6 +67,8 @@ impl Error {
             Self::Check(_) => "JC-1906",
             Self::System { .. } => "JC-1907",
             Self::Stopped(_) => "JC-1908",
+            Self::NoCase { .. } => "JC-1909",
+            Self::Kit { .. } => "JC-1910",
             Self::Types(e) => e.code(),
             Self::Crypto(e) => e.code(),
             Self::Journal(e) => e.code(),
@@ -73,8 +81,8 @@ impl Error {
     /// The exit code: 2 what the operator must mend, 3 what a check found, 1 anything else.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Config { .. } | Self::NotEnrolled { .. } | Self::Exists { .. } => 2,
-            Self::Check(_) => 3,
+            Self::Config { .. } | Self::NotEnrolled { .. } | Self::Exists { .. } | Self::NoCase { .. } => 2,
+            Self::Check(_) | Self::Kit { .. } => 3,
             _ => 1,
         }
     }

@@ -13,6 +13,7 @@ mod demo;
 mod enrol;
 mod error;
 mod input;
+mod kit;
 mod links;
 mod output;
 mod pulse;

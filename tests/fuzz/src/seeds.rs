@@ -6,6 +6,7 @@ mod exchange;
 mod node;
 mod rooms;
 mod text;
+pub mod vectors;
 
 use crate::Verdict;
 
