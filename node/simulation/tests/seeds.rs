@@ -42,11 +42,15 @@ fn worlds_that_once_broke_keep_the_invariants() {
         (1993, "a late batch was not given to a neighbour that had lost it"),
         (2925, "two epochs of one node had one number"),
         (3380, "a node and the only neighbour that held its newest releases were set back together"),
+        (3400, "what lay before a fork was not handed on by a relay that had forgotten it"),
         (4589, "a bit that means nothing was altered in a slot, which was taken for what it is"),
+        (5513, "a new epoch that came again passed what was in custody before it"),
         (6154, "a disk that had room again was taken for full"),
+        (6571, "a neighbour that was set back later was not asked again for what it held"),
         (6953, "a neighbour's lie about what came before a batch outlived the neighbour's next word"),
         (8717, "a fork was signed to a node that had no room to look at it"),
         (9070, "a world was called settled before a source had heard that its superior was set back"),
+        (9197, "an origin that was never set back believed a receipt beyond what it had sent in an older epoch"),
     ] {
         check(&Options::default(), seed..=seed);
     }
