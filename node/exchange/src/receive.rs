@@ -41,10 +41,8 @@ impl Exchange {
                 Ok(())
             }
             Frame::Batch { hop, bytes } => self.batch(peer, hop, bytes, ctx),
-            Frame::Intake { open } => {
-                if let Some(link) = self.links.get_mut(&peer) {
-                    link.set_full(!open, ctx.now);
-                }
+            Frame::Intake { open, held } => {
+                self.intake(peer, open, held, ctx.now);
                 Ok(())
             }
             Frame::Durable { lane, position } => {
@@ -213,6 +211,7 @@ impl Exchange {
         let end = held.end;
         self.provenance.took(lane, &held, Some(peer), ctx.now, self.policy.provenance_batches);
         self.take(lane, held, Some(peer), ctx.now);
+        self.tell_again(peer, &lane, ctx);
         self.owe(peer, lane, end, ctx);
         self.apply_arrived(held, view, ctx)?;
         self.unblock(ctx)
