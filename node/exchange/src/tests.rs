@@ -2,6 +2,7 @@
 //! its origin believe.
 
 mod operators;
+mod press;
 
 use crate::link::{ASKED, OWED_EXACTLY};
 use crate::restore::WANTED;
