@@ -5,7 +5,7 @@
 
 use crate::pace::Pace;
 use crate::press::{Gate, Press};
-use crate::{BatchState, HopOrder, PaceReason, Payload};
+use crate::{BatchState, HopOrder, PaceReason, Payload, Target};
 use jincai_crypto::BatchView;
 use jincai_policies::LinkPolicy;
 use jincai_types::{
@@ -21,6 +21,8 @@ pub(crate) type Key = (Epoch, Sequence);
 const FIRST_OFFER: Millis = 4_000;
 /// A peer that seems to have no room is asked after so many retry times whether that is still so.
 const KNOCK: Millis = 4;
+/// A lane was sent again so often in vain that it is not the link that it waits for.
+const STUCK: u32 = 3;
 /// Most lanes of which it is remembered what was asked for; asking again is all that forgetting costs.
 pub(crate) const ASKED: usize = 10_000;
 /// Most single batches to sign for; further ones come again.
@@ -191,6 +193,8 @@ pub(crate) struct Link {
     pub(crate) receipts_sent: Millis,
     pub(crate) last_batch: Millis,
     asked: BTreeMap<Lane, (LanePosition, Millis)>,
+    /// Lanes of which the neighbour lacks something: they go on, whatever is held back, until nothing of them waits here.
+    lacking: BTreeSet<Lane>,
     /// When the neighbour last signed for something.
     pub(crate) last_receipt: Millis,
 }
@@ -311,6 +315,11 @@ impl Link {
         Some(queue.confirmed.max(first.previous.key()).1)
     }
 
+    /// Bytes in custody that the neighbour has confirmed and not signed for yet.
+    pub(crate) fn confirmed_bytes(&self, lane: &Lane) -> u64 {
+        self.queues.get(lane).map_or(0, |queue| queue.bytes_between(Key::default(), queue.confirmed))
+    }
+
     /// Batches and bytes in custody.
     pub(crate) fn backlog(&self) -> (u64, u64) {
         self.custody().fold((0, 0), |(count, bytes), (_, h)| (count + 1, bytes + h.bytes))
@@ -338,6 +347,7 @@ impl Link {
         self.offered = 0;
         self.in_flight = [0; 4];
         self.asked.clear();
+        self.lacking.clear();
         self.late.values_mut().for_each(|(_, at)| *at = 0);
         for (lane, queue) in &mut self.queues {
             queue.sent = Key::default();
@@ -358,6 +368,22 @@ impl Link {
         if self.holds(lane) {
             self.ready[lane.class.index()].insert(*lane);
         }
+    }
+
+    /// The neighbour lacks something of a lane, for itself or for a hop behind it that waits for nothing else.
+    pub(crate) fn lacks(&mut self, lane: Lane) {
+        if self.lacking.len() >= ASKED {
+            self.lacking.clear();
+        }
+        self.lacking.insert(lane);
+        self.resume(&lane);
+    }
+
+    /// Whether a lane waits for something else than the neighbour's disk or line: for an operator, or, sent again and again
+    /// in vain, for what is missing or held further on. It must not keep others back.
+    pub(crate) fn is_stuck(&self, lane: &Lane, paused: &BTreeSet<Target>) -> bool {
+        let tried = self.queues.get(lane).is_some_and(|queue| queue.patience >= STUCK);
+        paused.contains(&Target::Lane(*lane)) || (tried && self.takes_batches())
     }
 
     /// Every lane that is not held any more goes on.
@@ -409,7 +435,8 @@ impl Link {
                 self.ready[at].range((after, std::ops::Bound::Unbounded)).next().or_else(|| self.ready[at].first());
             let Some(lane) = turn.copied() else { continue };
             let Some(queue) = self.queues.get_mut(&lane) else { continue };
-            let unsent = queue.unsent().filter(|_| gate.is_open(&lane, &self.press));
+            let lacking = self.lacking.contains(&lane);
+            let unsent = queue.unsent().filter(|_| gate.is_open(&lane, &self.press, lacking));
             let Some(held) = unsent.copied() else {
                 // It comes back with its next batch, or when it is released.
                 self.ready[at].remove(&lane);
@@ -488,6 +515,9 @@ impl Link {
         queue.bytes -= gone;
         if matches!(lane.destination, Destination::Authority(_)) {
             self.waiting[lane.class.index()] -= gone;
+        }
+        if queue.held.is_empty() {
+            self.lacking.remove(lane);
         }
         if queue.held.is_empty() && matches!(lane.destination, Destination::Authority(_)) {
             // A drained lane between two authorities costs a hop nothing; the next batch tells where it continues.
@@ -630,7 +660,7 @@ impl Link {
 
     /// Entries that only this run knows.
     pub(crate) fn remembered(&self) -> usize {
-        self.owed.len() + self.owed_exactly.len() + self.asked.len() + self.press.remembered()
+        self.owed.len() + self.owed_exactly.len() + self.asked.len() + self.lacking.len() + self.press.remembered()
     }
 
     /// Whether to ask (again) for what is missing after `have`: once per position and half a retry time.

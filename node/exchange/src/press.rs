@@ -31,6 +31,8 @@ pub(crate) struct Press {
     over: [Option<Millis>; 4],
     /// Bytes that wait because of what was heard, when that was last added up.
     behind: BTreeMap<(AuthorityId, Priority), u64>,
+    /// And those that wait for neither: the neighbour holds them durably and has yet to sign, or their lane is stuck.
+    apart: [u64; 4],
 }
 
 impl Press {
@@ -70,6 +72,11 @@ fn held_on_way<'a>(
     way.filter_map(move |hop| held.get(&(hop, class)))
 }
 
+/// Whether a lane leads to one authority.
+fn is_single(lane: &Lane) -> bool {
+    matches!(lane.destination, Destination::Authority(_))
+}
+
 /// Of several reasons the one that is told: the same at every look.
 fn first(held: impl Iterator<Item = HeldBack>) -> Option<HeldBack> {
     held.min_by_key(|held| (held.why, held.hop))
@@ -84,8 +91,10 @@ pub(crate) struct Gate<'a> {
 }
 
 impl Gate<'_> {
-    pub(crate) fn is_open(&self, lane: &Lane, press: &Press) -> bool {
-        !self.paused.contains(&Target::Lane(*lane)) && press.heard_of(self.tree, self.peer, lane).is_none()
+    /// Whether a lane may be sent; what the neighbour lacks of it holds up what it has, so it gets that in any case.
+    pub(crate) fn is_open(&self, lane: &Lane, press: &Press, lacking: bool) -> bool {
+        let asked_for = lacking || press.heard_of(self.tree, self.peer, lane).is_none();
+        asked_for && !self.paused.contains(&Target::Lane(*lane))
     }
 }
 
@@ -111,7 +120,7 @@ impl Link {
     /// Bytes of a class that wait for the neighbour itself and not for a hop behind it that it has named.
     fn own(&self, class: Priority) -> u64 {
         let behind: u64 = self.press.behind.iter().filter(|((_, of), _)| *of == class).map(|(_, bytes)| bytes).sum();
-        self.waiting(class).saturating_sub(behind)
+        self.waiting(class).saturating_sub(behind + self.press.apart[class.index()])
     }
 
     /// What this node has noticed itself about the neighbour.
@@ -135,16 +144,20 @@ impl Link {
 
     /// Adds up what waits because of whom, and sees whether that is more than the neighbour's share. Once over it, it is so
     /// until half of it has gone, so that word of it does not come and go with every batch.
-    fn add_up(&mut self, tree: &AuthorityTree, peer: AuthorityId, policy: &LinkPolicy, now: Millis) {
-        let mut behind = BTreeMap::new();
-        if !self.press.heard.is_empty() {
-            for (lane, _, bytes) in self.lanes() {
-                if let Some(held) = self.press.heard_of(tree, peer, lane) {
-                    *behind.entry((held.hop, held.class)).or_default() += bytes;
+    fn add_up(&mut self, Gate { peer, tree, paused }: Gate<'_>, policy: &LinkPolicy, now: Millis) {
+        let (mut behind, mut apart) = (BTreeMap::new(), [0; 4]);
+        if self.is_pressed(policy) {
+            for (lane, _, bytes) in self.lanes().filter(|(lane, ..)| is_single(lane)) {
+                let heard = self.press.heard_of(tree, peer, lane);
+                let done =
+                    if heard.is_none() && self.is_stuck(lane, paused) { bytes } else { self.confirmed_bytes(lane) };
+                apart[lane.class.index()] += done;
+                if let Some(held) = heard {
+                    *behind.entry((held.hop, held.class)).or_default() += bytes - done;
                 }
             }
         }
-        self.press.behind = behind;
+        (self.press.behind, self.press.apart) = (behind, apart);
         for class in Priority::ALL {
             let (own, share) = (self.own(class), policy.share(class));
             let over = &mut self.press.over[class.index()];
@@ -160,7 +173,9 @@ impl Link {
 impl Exchange {
     /// Why a lane that leads over a neighbour is held back, and who says so.
     fn obstacle(&self, peer: AuthorityId, link: &Link, lane: &Lane) -> Option<(HeldBack, Option<AuthorityId>)> {
-        let Destination::Authority(_) = lane.destination else { return None };
+        if !is_single(lane) {
+            return None;
+        }
         let heard = link.press.heard_of(self.directory.tree(), peer, lane).map(|held| (held, Some(peer)));
         let noticed = link.noticed((self.me, peer), lane.class);
         let noticed = noticed.map(|held| (held, Some(peer).filter(|_| held.why == Obstacle::Full)));
@@ -245,8 +260,10 @@ impl Exchange {
             return;
         }
         self.pressed_at = ctx.now;
-        let tree = self.directory.tree();
-        self.links.iter_mut().for_each(|(peer, link)| link.add_up(tree, *peer, &self.policy, ctx.now));
+        for (peer, link) in &mut self.links {
+            let gate = Gate { peer: *peer, tree: self.directory.tree(), paused: &self.paused };
+            link.add_up(gate, &self.policy, ctx.now);
+        }
         let mut tell = self.to_be_told();
         let up: Vec<AuthorityId> = self.links.iter().filter(|(_, l)| l.up.is_some()).map(|(peer, _)| *peer).collect();
         for peer in up {

@@ -245,6 +245,7 @@ impl Exchange {
             return self.give_back(peer, lane, have, ctx);
         }
         let Some(link) = self.links.get_mut(&peer) else { return };
+        link.lacks(lane);
         let first = link.first_held(&lane).map(Held::needs);
         if first.is_none_or(|f| f > have.key()) {
             let shelf = self.shelf.get(&lane);
