@@ -379,11 +379,13 @@ impl Link {
         self.resume(&lane);
     }
 
-    /// Whether a lane waits for something else than the neighbour's disk or line: for an operator, or, sent again and again
-    /// in vain, for what is missing or held further on. It must not keep others back.
-    pub(crate) fn is_stuck(&self, lane: &Lane, paused: &BTreeSet<Target>) -> bool {
-        let tried = self.queues.get(lane).is_some_and(|queue| queue.patience >= STUCK);
-        paused.contains(&Target::Lane(*lane)) || (tried && self.takes_batches())
+    /// Whether a lane waits for something else than the neighbour's disk or line, so that it must not keep others back: for an
+    /// operator, for what the neighbour lacks, or, sent again and again in vain while the neighbour signs for others, for
+    /// something further on.
+    pub(crate) fn is_stuck(&self, lane: &Lane, paused: &BTreeSet<Target>, policy: &LinkPolicy, now: Millis) -> bool {
+        let in_vain = self.queues.get(lane).is_some_and(|queue| queue.patience >= STUCK);
+        let signs = now.saturating_sub(self.last_receipt) < policy.retry_ms << STUCK;
+        paused.contains(&Target::Lane(*lane)) || self.lacking.contains(lane) || (in_vain && signs)
     }
 
     /// Every lane that is not held any more goes on.

@@ -149,8 +149,11 @@ impl Link {
         if self.is_pressed(policy) {
             for (lane, _, bytes) in self.lanes().filter(|(lane, ..)| is_single(lane)) {
                 let heard = self.press.heard_of(tree, peer, lane);
-                let done =
-                    if heard.is_none() && self.is_stuck(lane, paused) { bytes } else { self.confirmed_bytes(lane) };
+                let done = if heard.is_none() && self.is_stuck(lane, paused, policy, now) {
+                    bytes
+                } else {
+                    self.confirmed_bytes(lane)
+                };
                 apart[lane.class.index()] += done;
                 if let Some(held) = heard {
                     *behind.entry((held.hop, held.class)).or_default() += bytes - done;

@@ -9,7 +9,7 @@ use crate::{
 use jincai_crypto::{Card, CardChain, Directory, KeyRing, SeededEntropy};
 use jincai_journal::Log;
 use jincai_policies::LinkPolicy;
-use jincai_types::{Attributes, AuthorityId, Destination, Millis, Priority};
+use jincai_types::{Attributes, AuthorityId, Destination, Lane, LanePosition, Millis, Priority};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -293,6 +293,39 @@ fn lost_words_are_said_again() {
     net.loses = |_, _, _| false;
     net.run(6_000);
     assert!(net.settled(), "it asks: {:?}", net.waits(MINISTRY));
+}
+
+/// Two hops once waited for each other: what a relay had could not be taken without what its origin held back.
+#[test]
+fn what_somebody_lacks_is_sent_although_it_is_held_back() {
+    let mut net = Net::new();
+    net.full(COUNTY, true);
+    net.until_refused();
+    net.run(10_000);
+    assert!(net.custody(MINISTRY, PROVINCE) > 0);
+    let lane = Lane { origin: id(MINISTRY), destination: Destination::Authority(id(COUNTY)), class: Priority::Record };
+    let gap = Frame::Gap { lane, have: LanePosition::START }.to_bytes();
+    net.with(MINISTRY, |exchange, ctx| exchange.frame(id(PROVINCE), &gap, ctx)).0.expect("is taken");
+    net.run(3_000);
+    assert_eq!(net.custody(MINISTRY, PROVINCE), 0, "all of it has gone");
+    net.submit_to(Destination::Authority(id(COUNTY))).expect("nothing waits here");
+    net.run(3_000);
+    assert!(net.custody(MINISTRY, PROVINCE) > 0, "what comes later is held back again");
+}
+
+/// A lane that an operator holds waits for the operator: others go on.
+#[test]
+fn a_lane_that_waits_for_an_operator_keeps_no_other_back() {
+    let mut net = Net::new();
+    let lane = Lane { origin: id(MINISTRY), destination: Destination::Authority(id(COUNTY)), class: Priority::Record };
+    net.with(PROVINCE, |exchange, ctx| exchange.hold(Target::Lane(lane), person(), ctx)).0.expect("is held");
+    for _ in 0..3 * SHARE / 1_000 {
+        net.submit_to(lane.destination).expect("it is no fault of the county's");
+        net.run(TICK);
+    }
+    net.run(3_000);
+    assert!(net.custody(PROVINCE, COUNTY) > SHARE);
+    assert!(net.waits(MINISTRY).is_empty() && net.waits(PROVINCE).is_empty(), "{:?}", net.waits(PROVINCE));
 }
 
 #[test]
