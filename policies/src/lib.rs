@@ -19,6 +19,10 @@ const DAY: Millis = 86_400_000;
 pub struct LinkPolicy {
     /// Bytes of unconfirmed batches in flight for `control`, `interactive`, `record` and `bulk`; 64 KiB to 256 MiB each.
     pub window_bytes: [u64; 4],
+    /// The share of custody of one next hop, in bytes for `control`, `interactive`, `record` and `bulk`; 64 KiB to 1 TiB
+    /// each. While more than that waits for it, neighbours are asked to hold back what leads there, and submitters of
+    /// this node are refused.
+    pub share_bytes: [u64; 4],
     /// Without progress for this long, unconfirmed batches are sent again; milliseconds, doubled up to 32 times.
     pub retry_ms: Millis,
     /// Signed receipts go out at most this often; milliseconds.
@@ -37,6 +41,7 @@ impl Default for LinkPolicy {
     fn default() -> Self {
         Self {
             window_bytes: [4 << 20, 8 << 20, 16 << 20, 8 << 20],
+            share_bytes: [16 << 20, 64 << 20, 256 << 20, 1 << 30],
             retry_ms: 3_000,
             receipt_ms: 1_000,
             retain_after_receipt_ms: 35 * DAY,
@@ -53,11 +58,19 @@ impl LinkPolicy {
         self.window_bytes[class.index()]
     }
 
+    /// A next hop's share of custody for a class, in bytes.
+    #[must_use]
+    pub fn share(&self, class: Priority) -> u64 {
+        self.share_bytes[class.index()]
+    }
+
     /// Says what is wrong with the values, if something is.
     #[must_use]
     pub fn fault(&self) -> Option<&'static str> {
         let windows = self.window_bytes.iter().all(|w| (64 << 10..=256 << 20).contains(w));
+        let shares = self.share_bytes.iter().all(|s| (64 << 10..=1 << 40).contains(s));
         match () {
+            () if !shares => Some("share_bytes: each must lie between 65536 and 1099511627776"),
             () if !windows => Some("window_bytes: each must lie between 65536 and 268435456"),
             () if !(100..=3_600_000).contains(&self.retry_ms) => Some("retry_ms: must lie between 100 and 3600000"),
             () if !(10..=60_000).contains(&self.receipt_ms) => Some("receipt_ms: must lie between 10 and 60000"),
@@ -91,5 +104,6 @@ mod tests {
         assert_eq!(LinkPolicy::default().fault(), None);
         assert!(LinkPolicy { retry_ms: 1, ..LinkPolicy::default() }.fault().is_some());
         assert!(LinkPolicy { window_bytes: [0; 4], ..LinkPolicy::default() }.fault().is_some());
+        assert!(LinkPolicy { share_bytes: [1; 4], ..LinkPolicy::default() }.fault().is_some());
     }
 }

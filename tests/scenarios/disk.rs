@@ -5,7 +5,7 @@
 //! These tests need root (mounts, control groups) and the programs that tests/install.sh installs.
 
 use crate::load::Book;
-use crate::node::{Node, Pair, wait_for};
+use crate::node::{Chain, Node, Pair, wait_for};
 use serde_json::json;
 use std::fs;
 use std::path::PathBuf;
@@ -279,6 +279,49 @@ fn a_full_neighbour_is_shown_and_gets_everything_later() {
     wait_for("everything to arrive", || (pair.province.get("/api/v1/messages")["count"] == 20).then_some(()));
     wait_for("custody to end", || (pair.ministry.get("/api/v1/links")["links"][0]["batches"] == 0).then_some(()));
     pair.province.stop();
+}
+
+/// The disk of a county is full: the ministry, two hops away, keeps what is for it, names it to whoever submits to it, and
+/// goes on with everybody else.
+#[test]
+fn a_full_county_is_named_to_the_ministrys_submitters() {
+    let volume = Volume::new("ext4", 128, "");
+    let directory = tempfile::tempdir().expect("a directory");
+    let share = "[policy]\nshare_bytes = [65536, 65536, 65536, 65536]\n";
+    let mut chain = Chain::over_quic_with(directory, &volume.path().join("county"), "free_mib = 16\n", share);
+    let ballast = volume.path().join("ballast");
+    fill_to_the_brim(&ballast);
+    wait_for("the province to see it", || {
+        let links = chain.province.get("/api/v1/links");
+        links["links"].as_array()?.iter().any(|link| link["full"] == true).then_some(())
+    });
+    let send = |to: &str, id: String| {
+        let body = json!({ "to": to, "id": id, "text": "x".repeat(5_000) }).to_string();
+        chain.ministry.post("/api/v1/messages", &body)
+    };
+    let mut taken = 0;
+    let refusal = wait_for("the ministry to refuse", || {
+        let (status, answer) = send("370502000", format!("m{taken:03}"));
+        taken += u64::from(status == 200);
+        (status != 200).then_some((status, answer))
+    });
+    assert_eq!((refusal.0, &refusal.1["code"]), (503, &json!("JC-1226")));
+    let reason = "waits for 370502000: its disk is full, said by 370000000";
+    assert!(refusal.1["detail"].as_str().is_some_and(|detail| detail.contains(reason)), "{}", refusal.1);
+    for arguments in [&["status"][..], &["queue", "list"], &["queue", "show", "370000000"]] {
+        let shown = chain.ministry.command_json(arguments).to_string();
+        assert!(shown.contains(reason), "{arguments:?}: {shown}");
+    }
+    let at_the_province = chain.province.command_json(&["queue", "list"]).to_string();
+    assert!(at_the_province.contains("waits for 370502000: its disk is full, said by 370502000"), "{at_the_province}");
+    let metric = "jincai_held_back_bytes{peer=\"370000000\",hop=\"370502000\",class=\"record\",why=\"full\"}";
+    assert!(chain.ministry.text("/metrics").contains(metric));
+    assert_eq!(send("370000000", "other".into()).0, 200, "others go on");
+    wait_for("the other message", || (chain.province.get("/api/v1/messages")["count"] == 1).then_some(()));
+    fs::remove_file(&ballast).expect("room");
+    wait_for("everything to arrive", || (chain.county.get("/api/v1/messages")["count"] == taken).then_some(()));
+    wait_for("the ministry to take more", || (send("370502000", "last".into()).0 == 200).then_some(()));
+    chain.county.stop();
 }
 
 /// The kernel makes the file system read-only under the node, as it does after an error.

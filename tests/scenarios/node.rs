@@ -398,6 +398,13 @@ impl Chain {
     /// Over QUIC; everybody knows everybody's card.
     pub(crate) fn over_quic() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
+        let county = directory.path().join("county");
+        Self::over_quic_with(directory, &county, "", "")
+    }
+
+    /// As [`Self::over_quic`], with the county's data in a directory of its own, more keys for the section `journal` of its
+    /// configuration, and more sections for everybody's.
+    pub(crate) fn over_quic_with(directory: TempDir, county: &Path, journal: &str, sections: &str) -> Self {
         let port = || UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
         let ports = [port(), port(), port()];
         let link = |peer: &str, port: Option<u16>| {
@@ -409,10 +416,14 @@ impl Chain {
         let names = ["ministry", "province", "county"];
         let links =
             [link(ids[1], None), link(ids[0], Some(ports[0])) + &link(ids[2], None), link(ids[1], Some(ports[1]))];
-        let prepare = |at: usize| Node::prepare(directory.path(), names[at], ids[at], &(quic(at) + &links[at]));
-        let mut nodes = [prepare(0), prepare(1), prepare(2)];
+        let data = [directory.path().join(names[0]), directory.path().join(names[1]), county.to_owned()];
+        let prepare = |at: usize, journal: &str| {
+            let more = [journal, &quic(at), &links[at], sections].concat();
+            Node::prepare_in(directory.path(), names[at], &data[at], ids[at], &more)
+        };
+        let mut nodes = [prepare(0, ""), prepare(1, ""), prepare(2, journal)];
         for at in [1, 2] {
-            enrol(&nodes[at - 1], &nodes[at], &directory.path().join(names[at]), directory.path());
+            enrol(&nodes[at - 1], &nodes[at], &data[at], directory.path());
         }
         nodes.iter_mut().for_each(Node::start);
         let [ministry, province, county] = nodes;

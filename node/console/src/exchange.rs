@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use jincai_exchange::PaceReason;
+use jincai_exchange::{Obstacle, PaceReason, Waits};
 use jincai_types::{Destination, Epoch, Lane, Priority};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -53,6 +53,23 @@ pub(crate) async fn messages(State(node): State<Node>) -> Answer {
     Ok(Json(json!({ "count": count, "newest": notes })))
 }
 
+/// The reason's name.
+pub(crate) fn why(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Full => "full",
+        Obstacle::Away => "away",
+        Obstacle::Share => "share",
+    }
+}
+
+/// What waits because of back-pressure; «text» is for people.
+pub(crate) fn show_waits(waits: &Waits) -> Value {
+    json!({
+        "class": waits.held.class.name(), "for": waits.held.hop, "why": why(waits.held.why), "at": waits.held.at,
+        "since": waits.held.since, "said_by": waits.said_by, "bytes": waits.bytes, "text": waits.to_string(),
+    })
+}
+
 pub(crate) async fn links(State(node): State<Node>) -> Answer {
     let links = node
         .call(|core, _, _| {
@@ -70,7 +87,7 @@ pub(crate) async fn links(State(node): State<Node>) -> Answer {
                     };
                     json!({ "class": class.name(), "until": until, "why": why })
                 };
-                l.paced.iter().map(one).collect::<Vec<_>>()
+                l.paced.iter().map(one).chain(l.waits.iter().map(show_waits)).collect::<Vec<_>>()
             };
             let one = |l: jincai_exchange::LinkReport| {
                 json!({

@@ -6,6 +6,9 @@ use axum::response::{IntoResponse, Response};
 use jincai_types::Fault;
 use serde::Serialize;
 
+/// After so many seconds what is not possible now may be tried again.
+const RETRY_AFTER: &str = "10";
+
 /// A problem, as it is sent.
 #[derive(Clone, Debug, Serialize)]
 pub struct Problem {
@@ -90,6 +93,9 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status_code, Json(&self)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status_code == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
         response
     }
 }

@@ -1,5 +1,6 @@
 //! What operators do with what waits, over HTTP: look into a queue, send again, hold, release, drop, replay.
 
+use crate::exchange::show_waits;
 use crate::{Node, Problem};
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -76,7 +77,7 @@ fn show_batch(batch: &QueuedBatch) -> Value {
     json!({
         "lane": batch.lane.to_string(), "epoch": show_epoch(&batch.end.epoch), "first": batch.first,
         "last": batch.end.sequence, "bytes": batch.bytes, "record": batch.record, "sealed_at": batch.sealed_at,
-        "state": batch.state.name(), "messages": messages,
+        "state": batch.state.name(), "waits": batch.waits.as_ref().map(show_waits), "messages": messages,
     })
 }
 

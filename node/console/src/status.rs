@@ -1,12 +1,15 @@
 //! Status, health and metrics. Health means progress: a node whose core stands still is not healthy, whatever answers.
 
+use crate::exchange::why;
 use crate::{Node, Problem};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jincai_core::Core;
+use jincai_exchange::{LinkReport, Waits};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// A core that has not moved for this long is not healthy.
@@ -72,7 +75,7 @@ pub(crate) async fn status(State(node): State<Node>) -> Result<Json<Value>, Prob
             let links: Vec<Value> = exchange
                 .links()
                 .into_iter()
-                .map(|l| json!({ "peer": l.peer, "up": l.up, "full": l.full, "paused": l.paused, "batches": l.batches, "bytes": l.bytes, "last_receipt": l.last_receipt }))
+                .map(|l| json!({ "peer": l.peer, "up": l.up, "full": l.full, "paused": l.paused, "batches": l.batches, "bytes": l.bytes, "last_receipt": l.last_receipt, "waits": waiting(&l) }))
                 .collect();
             json!({
                 "authority": exchange.authority(),
@@ -99,6 +102,26 @@ pub(crate) async fn status(State(node): State<Node>) -> Result<Json<Value>, Prob
     Ok(Json(status))
 }
 
+/// What a link's messages wait for because of back-pressure, each reason once.
+fn waiting(link: &LinkReport) -> Vec<String> {
+    let reasons: BTreeSet<String> = link.waits.iter().map(ToString::to_string).collect();
+    reasons.into_iter().collect()
+}
+
+/// Bytes that wait because of a hop, for each hop and class that is held back.
+fn write_held_back(out: &mut String, links: &[LinkReport]) {
+    let sample = |link: &LinkReport, waits: &Waits| {
+        let Waits { held, bytes, .. } = waits;
+        let (class, why) = (held.class.name(), why(held.why));
+        (format!("{{peer=\"{}\",hop=\"{}\",class=\"{class}\",why=\"{why}\"}}", link.peer, held.hop), *bytes)
+    };
+    let samples: Vec<(String, u64)> =
+        links.iter().flat_map(|link| link.waits.iter().map(|waits| sample(link, waits))).collect();
+    let samples: Vec<(&str, u64)> = samples.iter().map(|(labels, value)| (labels.as_str(), *value)).collect();
+    let help = "Bytes in custody that wait because of a hop that is full, away or over its share.";
+    write_metric(out, "jincai_held_back_bytes", help, "gauge", &samples);
+}
+
 pub(crate) async fn metrics(State(node): State<Node>) -> Result<Response, Problem> {
     let text = node
         .call(|core, now, _| {
@@ -107,7 +130,7 @@ pub(crate) async fn metrics(State(node): State<Node>) -> Result<Response, Proble
                 write_metric(&mut out, &format!("jincai_{name}_total"), help, "counter", &[("", value)]);
             }
             let links = core.exchange().links();
-            let mut gauge = |name: &str, help: &str, value: &dyn Fn(&jincai_exchange::LinkReport) -> u64| {
+            let mut gauge = |name: &str, help: &str, value: &dyn Fn(&LinkReport) -> u64| {
                 let samples: Vec<(String, u64)> =
                     links.iter().map(|l| (format!("{{peer=\"{}\"}}", l.peer), value(l))).collect();
                 let samples: Vec<(&str, u64)> = samples.iter().map(|(label, value)| (label.as_str(), *value)).collect();
@@ -119,6 +142,7 @@ pub(crate) async fn metrics(State(node): State<Node>) -> Result<Response, Proble
             gauge("jincai_receipt_age_milliseconds", "Time since a neighbour last signed for something.", &|l| {
                 if l.last_receipt == 0 { 0 } else { now.saturating_sub(l.last_receipt) }
             });
+            write_held_back(&mut out, &links);
             let full = u64::from(core.exchange().is_full());
             write_metric(&mut out, "jincai_full", "Whether there is no room to take anything.", "gauge", &[("", full)]);
             let read_only = u64::from(core.is_read_only());

@@ -266,6 +266,7 @@ impl Core {
     /// Submits a message. It lies in a record once [`Self::has_unsealed`] is false after a turn.
     pub fn submit(&mut self, message: Outgoing) -> Result<(), Error> {
         self.check_room()?;
+        self.exchange.admit(message.destination, message.class)?;
         Ok(self.exchange.submit(message)?)
     }
 
@@ -415,7 +416,12 @@ impl Core {
         }
         let out = &self.out;
         let read = |at: &PartRecord| read_rows(out, log, at);
-        let staged = self.rooms.storage.collect(now, now_please, &read)?;
+        // Rows for a collector that others are refused for stay in their table; what is due is due until then.
+        let takes = |collector| {
+            let of = |class| self.exchange.admit(Destination::Authority(collector), class).is_ok();
+            of(Priority::Record) && of(Priority::Bulk)
+        };
+        let staged = self.rooms.storage.collect(now, now_please, &takes, &read)?;
         let count = staged.len();
         for staged in staged {
             self.command_storage(now, log, staged)?;

@@ -39,6 +39,19 @@ pub enum Error {
         /// Bytes that wait.
         bytes: u64,
     },
+    /// What is on its way to a destination waits for some hop, and enough of it waits here.
+    #[error(
+        "messages to {to}: what is there already {waits}; {} bytes of it wait here, and {share} are the share: try again \
+         later", waits.bytes
+    )]
+    HeldBack {
+        /// The destination.
+        to: jincai_types::AuthorityId,
+        /// For whom it waits, and why.
+        waits: crate::Waits,
+        /// The hop's share of custody, in bytes.
+        share: u64,
+    },
     /// A payload that must travel as bulk parts.
     #[error("the payload has {size} bytes; more than {limit} must travel as bulk parts")]
     PayloadTooLarge {
@@ -131,6 +144,7 @@ impl Error {
             Self::NoRoom { .. } => "JC-1208",
             Self::Part => "JC-1209",
             Self::UsedId { .. } => "JC-1218",
+            Self::HeldBack { .. } => "JC-1226",
             Self::NoReason => "JC-1222",
             Self::NotHeld { .. } | Self::NoLetter { .. } | Self::NothingWaits { .. } | Self::NotOurs { .. } => {
                 "JC-1224"
@@ -147,7 +161,7 @@ impl Error {
             Self::Crypto(e) => e.fault(),
             Self::Journal(e) => e.fault(),
             Self::Room(_) => Fault::Bug,
-            Self::Busy { .. } | Self::NoRoute(_) => Fault::Passing,
+            Self::Busy { .. } | Self::HeldBack { .. } | Self::NoRoute(_) => Fault::Passing,
             Self::Version { .. } => Fault::Operator,
             _ => Fault::Peer,
         }

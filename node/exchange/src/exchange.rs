@@ -12,6 +12,7 @@ use crate::operator::Target;
 use crate::outbox::Outbox;
 use crate::output::{Context, Notice, Output, Payload};
 use crate::pace::Pace;
+use crate::press::Gate;
 use crate::provenance::Provenance;
 use crate::record::{self, Cause, DeadLetter, Effect, EffectRecord, Effects, Gone, Restored, kind};
 use crate::restore::{CatchUp, Wanted, id_digest};
@@ -153,6 +154,8 @@ pub struct Exchange {
     pub(crate) twin: bool,
     /// There is no room to take anything.
     pub(crate) full: bool,
+    /// When it was last looked at what waits for whom.
+    pub(crate) pressed_at: Millis,
     pub(crate) counters: Counters,
     pub(crate) last_tick: Millis,
 }
@@ -221,6 +224,7 @@ impl Exchange {
             accepted: false,
             twin: false,
             full: false,
+            pressed_at: now,
             counters: Counters::default(),
             last_tick: now,
         };
@@ -407,11 +411,6 @@ impl Exchange {
         self.full
     }
 
-    pub(crate) fn say_intake(&self, peer: AuthorityId, ctx: &mut Context<'_>) {
-        let frame = Frame::Intake { open: !self.full };
-        ctx.out.send(peer, Priority::Control, Payload::Frame(frame.to_bytes()));
-    }
-
     /// Says hello, and asks the peer for its own as long as that has not come.
     pub(crate) fn say_hello(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
         let heard = self.links.get(&peer).is_some_and(|l| l.greeted);
@@ -446,6 +445,7 @@ impl Exchange {
             // The clock went back: nobody waits for a time that will not come again for a day or a year.
             self.links.values_mut().for_each(|link| link.rebase(ctx.now));
             self.deliveries.rebase(ctx.now);
+            self.pressed_at = self.pressed_at.min(ctx.now);
         }
         self.last_tick = ctx.now;
         // Before the lists, which need not say again what these say.
@@ -470,6 +470,7 @@ impl Exchange {
                 self.counters.resends += link.retry(&self.policy, ctx.now);
             }
         }
+        self.press(ctx);
         self.tell_ends(ctx);
         self.catch_up(ctx);
         self.tidy_shelf(ctx.now);
@@ -486,7 +487,8 @@ impl Exchange {
     /// Sends what windows allow.
     pub(crate) fn poll_links(&mut self, ctx: &mut Context<'_>) {
         for (peer, link) in &mut self.links {
-            while let Some(ToSend { class, record, hop, bytes }) = link.next(&self.policy, &self.paused, ctx.now) {
+            let gate = Gate { peer: *peer, tree: self.directory.tree(), paused: &self.paused };
+            while let Some(ToSend { class, record, hop, bytes }) = link.next(&self.policy, gate, ctx.now) {
                 self.counters.batches_sent += 1;
                 self.counters.bytes_sent += bytes;
                 ctx.out.send(*peer, class, Payload::Batch { record, hop, bytes });

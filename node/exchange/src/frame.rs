@@ -9,17 +9,23 @@
 //!   4 gap      [ lane, position held ]
 //!   5 slot     [ COSE_Sign1 over a slot ]
 //!   6 ends     [ [* [ lane, position ] ], more ]   the answer to a hello that says `restored`
-//!   7 intake   [ open ]                  whether the speaker has room to take batches; it has unless it says otherwise
+//!   7 intake   [ open, [* held-back ] ]  whether the speaker has room to take batches, and what it wants held back
 //!   8 offer    [ [* slot id ] ]          slots that the speaker holds and that lead the listener's way
 //!   9 want     [ [* slot id ] ]          those of an offer that the speaker does not hold
 //! slot id = bytes 16, the first half of the SHA-256 of the COSE_Sign1
+//! held-back = [ hop: authority, class, why, at: authority, since: millis ]
+//!   why = 0 the hop's disk is full, 1 it is away, 2 more than its share waits for it
 //! ```
 //! `floor` is the end of what the sender no longer holds for this hop, because the hop (or the destination) has receipted
 //! it: a relay that has forgotten the lane takes its place from there and never receipts what it has not seen. `after` is
 //! the batch that came before this one at the sender: a new epoch does not name what its origin has forgotten, but every
-//! hop sends that first.
+//! hop sends that first. Of lanes that lead through the speaker and then through a held-back `hop`, nothing of that class is
+//! to be sent to the speaker; `at` is who noticed first. A node takes its neighbour for open until it says otherwise, and
+//! the last intake counts alone.
 
-use jincai_types::{AuthorityId, Epoch, Error, Lane, LanePosition, decode_canonical, encode, encode_into, limits};
+use jincai_types::{
+    AuthorityId, Epoch, Error, Lane, LanePosition, Millis, Priority, decode_canonical, encode, encode_into, limits,
+};
 use minicbor::bytes::{ByteArray, ByteSlice, ByteVec};
 use minicbor::{Decode, Encode};
 
@@ -114,6 +120,9 @@ pub enum Frame<'b> {
         /// Whether it does.
         #[n(0)]
         open: bool,
+        /// What it wants held back although it does; at most [`HELD`].
+        #[n(1)]
+        held: Vec<HeldBack>,
     },
     /// Slots that the speaker holds and that lead the listener's way.
     #[n(8)]
@@ -148,6 +157,55 @@ pub struct HopOrder {
     #[n(1)]
     pub after: LanePosition,
 }
+
+/// Why nothing more is wanted for a hop. Of several reasons the first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Obstacle {
+    /// It has said that its disk is full.
+    #[n(0)]
+    Full,
+    /// More than its share waits for it, and it cannot be reached.
+    #[n(1)]
+    Away,
+    /// More than its share waits for it.
+    #[n(2)]
+    Share,
+}
+
+/// Lanes of one class to single authorities that lead through a hop, and that are held back because of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HeldBack {
+    /// The hop.
+    #[n(0)]
+    pub hop: AuthorityId,
+    /// The class.
+    #[n(1)]
+    pub class: Priority,
+    /// Why.
+    #[n(2)]
+    pub why: Obstacle,
+    /// Who noticed first: the hop's neighbour.
+    #[n(3)]
+    pub at: AuthorityId,
+    /// Since when, by the clock of `at`.
+    #[n(4)]
+    pub since: Millis,
+}
+
+impl std::fmt::Display for HeldBack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { hop, at, .. } = self;
+        match self.why {
+            Obstacle::Full => write!(f, "{hop}: its disk is full"),
+            Obstacle::Away => write!(f, "{hop}: it is away, and more than its share waits at {at}"),
+            Obstacle::Share => write!(f, "{hop}: more than its share waits at {at}"),
+        }
+    }
+}
+
+/// Most entries in one [`Frame::Intake`].
+pub(crate) const HELD: usize = 1000;
 
 /// Most lanes in one [`Frame::Ends`].
 pub(crate) const ENDS: usize = 1000;
@@ -267,7 +325,16 @@ mod tests {
             Frame::Gap { lane, have: LanePosition::START },
             Frame::Slot { signed: vec![].into() },
             Frame::Ends { lanes: vec![(lane, position)], more: false },
-            Frame::Intake { open: false },
+            Frame::Intake {
+                open: false,
+                held: vec![HeldBack {
+                    hop: lane.origin,
+                    class: lane.class,
+                    why: Obstacle::Away,
+                    at: AuthorityId::MINISTRY,
+                    since: 5,
+                }],
+            },
             Frame::Offer { ids: vec![[1; 16].into(), [2; 16].into()] },
             Frame::Want { ids: vec![[3; 16].into()] },
         ]

@@ -4,6 +4,7 @@
 //! the window. Whatever is in doubt after a reconnect is sent again: the other end tells duplicates by their digest.
 
 use crate::pace::Pace;
+use crate::press::{Gate, Press};
 use crate::{BatchState, HopOrder, PaceReason, Payload, Target};
 use jincai_crypto::BatchView;
 use jincai_policies::LinkPolicy;
@@ -20,6 +21,8 @@ pub(crate) type Key = (Epoch, Sequence);
 const FIRST_OFFER: Millis = 4_000;
 /// A peer that seems to have no room is asked after so many retry times whether that is still so.
 const KNOCK: Millis = 4;
+/// A lane was sent again so often in vain that it is not the link that it waits for.
+const STUCK: u32 = 3;
 /// Most lanes of which it is remembered what was asked for; asking again is all that forgetting costs.
 pub(crate) const ASKED: usize = 10_000;
 /// Most single batches to sign for; further ones come again.
@@ -87,6 +90,8 @@ impl Held {
 #[derive(Clone, Debug, Default)]
 struct Queue {
     held: BTreeMap<Key, Held>,
+    /// Bytes of all of them.
+    bytes: u64,
     /// The end of the last batch sent since the link came up or was rewound.
     sent: Key,
     /// The end of the last batch that the neighbour said is durable.
@@ -155,17 +160,25 @@ pub(crate) struct Link {
     pub(crate) refused: bool,
     /// The peer has no room for batches.
     pub(crate) full: bool,
+    /// Since when.
+    pub(crate) full_since: Millis,
+    /// When it last came up or went down.
+    pub(crate) changed: Millis,
     /// An operator holds the link: no batch is sent.
     pub(crate) paused: bool,
     /// How fast it is sent to.
     pub(crate) pace: Pace,
-    /// When the peer, which seems to have no room, was last asked whether that is still so.
+    /// When the peer, which seems to have no room (for something), was last asked whether that is still so.
     knocked: Millis,
     /// When slots are offered again, and how long after that.
     offer: (Millis, Millis),
     /// How many of the slots offered last the neighbour may still want.
     pub(crate) offered: usize,
+    /// What is held back on the way that leads through it.
+    pub(crate) press: Press,
     queues: BTreeMap<Lane, Queue>,
+    /// Bytes in custody on lanes to single authorities, by class.
+    waiting: [u64; 4],
     ready: [BTreeSet<Lane>; 4],
     served: [Option<Lane>; 4],
     in_flight: [u64; 4],
@@ -180,6 +193,8 @@ pub(crate) struct Link {
     pub(crate) receipts_sent: Millis,
     pub(crate) last_batch: Millis,
     asked: BTreeMap<Lane, (LanePosition, Millis)>,
+    /// Lanes of which the neighbour lacks something: they go on, whatever is held back, until nothing of them waits here.
+    lacking: BTreeSet<Lane>,
     /// When the neighbour last signed for something.
     pub(crate) last_receipt: Millis,
 }
@@ -198,7 +213,12 @@ impl Link {
             queue.sent = held.previous.key();
             queue.confirmed = queue.confirmed.min(queue.sent);
         }
-        queue.held.insert(held.end.key(), held);
+        let replaced = queue.held.insert(held.end.key(), held).map_or(0, |before| before.bytes);
+        queue.bytes = queue.bytes + held.bytes - replaced;
+        if matches!(lane.destination, Destination::Authority(_)) {
+            let waiting = &mut self.waiting[lane.class.index()];
+            *waiting = *waiting + held.bytes - replaced;
+        }
         self.ready[lane.class.index()].insert(lane);
     }
 
@@ -295,6 +315,11 @@ impl Link {
         Some(queue.confirmed.max(first.previous.key()).1)
     }
 
+    /// Bytes in custody that the neighbour has confirmed and not signed for yet.
+    pub(crate) fn confirmed_bytes(&self, lane: &Lane) -> u64 {
+        self.queues.get(lane).map_or(0, |queue| queue.bytes_between(Key::default(), queue.confirmed))
+    }
+
     /// Batches and bytes in custody.
     pub(crate) fn backlog(&self) -> (u64, u64) {
         self.custody().fold((0, 0), |(count, bytes), (_, h)| (count + 1, bytes + h.bytes))
@@ -302,12 +327,19 @@ impl Link {
 
     /// Batches in custody per lane, for people.
     pub(crate) fn lanes(&self) -> impl Iterator<Item = (&Lane, usize, u64)> {
-        self.queues.iter().map(|(lane, q)| (lane, q.held.len(), q.held.values().map(|h| h.bytes).sum()))
+        self.queues.iter().map(|(lane, q)| (lane, q.held.len(), q.bytes))
+    }
+
+    /// Bytes in custody on lanes of a class to single authorities.
+    pub(crate) fn waiting(&self, class: Priority) -> u64 {
+        self.waiting[class.index()]
     }
 
     /// The link came up or went down: nothing is in flight any more.
     pub(crate) fn reset(&mut self, up: Option<LinkKind>, now: Millis) {
         self.up = up;
+        self.changed = now;
+        self.press.reset();
         self.greeted = up == Some(LinkKind::Mailbox);
         self.refused = false;
         self.full = false;
@@ -315,6 +347,7 @@ impl Link {
         self.offered = 0;
         self.in_flight = [0; 4];
         self.asked.clear();
+        self.lacking.clear();
         self.late.values_mut().for_each(|(_, at)| *at = 0);
         for (lane, queue) in &mut self.queues {
             queue.sent = Key::default();
@@ -333,6 +366,31 @@ impl Link {
     /// A lane that was held goes on.
     pub(crate) fn resume(&mut self, lane: &Lane) {
         if self.holds(lane) {
+            self.ready[lane.class.index()].insert(*lane);
+        }
+    }
+
+    /// The neighbour lacks something of a lane, for itself or for a hop behind it that waits for nothing else.
+    pub(crate) fn lacks(&mut self, lane: Lane) {
+        if self.lacking.len() >= ASKED {
+            self.lacking.clear();
+        }
+        self.lacking.insert(lane);
+        self.resume(&lane);
+    }
+
+    /// Whether a lane waits for something else than the neighbour's disk or line, so that it must not keep others back: for an
+    /// operator, for what the neighbour lacks, or, sent again and again in vain while the neighbour signs for others, for
+    /// something further on.
+    pub(crate) fn is_stuck(&self, lane: &Lane, paused: &BTreeSet<Target>, policy: &LinkPolicy, now: Millis) -> bool {
+        let in_vain = self.queues.get(lane).is_some_and(|queue| queue.patience >= STUCK);
+        let signs = now.saturating_sub(self.last_receipt) < policy.retry_ms << STUCK;
+        paused.contains(&Target::Lane(*lane)) || self.lacking.contains(lane) || (in_vain && signs)
+    }
+
+    /// Every lane that is not held any more goes on.
+    pub(crate) fn resume_all(&mut self) {
+        for (lane, _) in self.queues.iter().filter(|(_, q)| !q.held.is_empty()) {
             self.ready[lane.class.index()].insert(*lane);
         }
     }
@@ -358,11 +416,14 @@ impl Link {
             lanes.iter().for_each(|lane| self.rewind(lane, Key::default(), now));
             self.late.values_mut().for_each(|(_, at)| *at = 0);
         }
+        if full && !self.full {
+            self.full_since = now;
+        }
         self.full = full;
     }
 
     /// The next batch to send, most urgent class first, lanes of a class in turn, within the class's window.
-    pub(crate) fn next(&mut self, policy: &LinkPolicy, paused: &BTreeSet<Target>, now: Millis) -> Option<ToSend> {
+    pub(crate) fn next(&mut self, policy: &LinkPolicy, gate: Gate<'_>, now: Millis) -> Option<ToSend> {
         if !self.takes_batches() {
             return None;
         }
@@ -376,11 +437,12 @@ impl Link {
                 self.ready[at].range((after, std::ops::Bound::Unbounded)).next().or_else(|| self.ready[at].first());
             let Some(lane) = turn.copied() else { continue };
             let Some(queue) = self.queues.get_mut(&lane) else { continue };
-            let unsent = queue.unsent().filter(|_| !paused.contains(&Target::Lane(lane)));
+            let lacking = self.lacking.contains(&lane);
+            let unsent = queue.unsent().filter(|_| gate.is_open(&lane, &self.press, lacking));
             let Some(held) = unsent.copied() else {
                 // It comes back with its next batch, or when it is released.
                 self.ready[at].remove(&lane);
-                return self.next(policy, paused, now);
+                return self.next(policy, gate, now);
             };
             if self.in_flight[at] > 0 && self.in_flight[at] + held.bytes > policy.window(class) {
                 continue;
@@ -450,7 +512,15 @@ impl Link {
         self.in_flight[lane.class.index()] -= flying;
         queue.confirmed = queue.confirmed.max(queue.sent.min(position.key()));
         let (epoch, sequence) = position.key();
-        queue.held = queue.held.split_off(&(epoch, sequence.saturating_add(1)));
+        let rest = queue.held.split_off(&(epoch, sequence.saturating_add(1)));
+        let gone: u64 = std::mem::replace(&mut queue.held, rest).values().map(|held| held.bytes).sum();
+        queue.bytes -= gone;
+        if matches!(lane.destination, Destination::Authority(_)) {
+            self.waiting[lane.class.index()] -= gone;
+        }
+        if queue.held.is_empty() {
+            self.lacking.remove(lane);
+        }
         if queue.held.is_empty() && matches!(lane.destination, Destination::Authority(_)) {
             // A drained lane between two authorities costs a hop nothing; the next batch tells where it continues.
             self.queues.remove(lane);
@@ -513,9 +583,11 @@ impl Link {
             let (due, idle) = (self.receipts_sent + policy.receipt_ms, self.last_batch + policy.receipt_ms / 5);
             next = next.min(due).min(idle);
         }
+        if self.full || self.press.is_told() {
+            next = next.min(if now < self.knocked { now } else { self.knocked + policy.retry_ms * KNOCK });
+        }
         if self.full {
-            let knock = if now < self.knocked { now } else { self.knocked + policy.retry_ms * KNOCK };
-            return Some(next.min(knock));
+            return Some(next);
         }
         let stuck = self.queues.values().filter(|q| !q.held.is_empty() && q.sent > Key::default());
         let retries = stuck.map(|q| q.progress + self.patience_of(q, policy));
@@ -563,10 +635,11 @@ impl Link {
         self.offer = (now + FIRST_OFFER, FIRST_OFFER);
     }
 
-    /// Whether to ask a peer that seems to have no room whether that is still so: its word that it has again may be lost.
+    /// Whether to ask a peer that seems to have no room, or wants something held back, whether that is still so: its word
+    /// that it has room again may be lost.
     pub(crate) fn knocks(&mut self, policy: &LinkPolicy, now: Millis) -> bool {
         let waited = now < self.knocked || now - self.knocked >= policy.retry_ms * KNOCK;
-        if self.up.is_none() || !self.full || !waited {
+        if self.up.is_none() || !(self.full || self.press.is_told()) || !waited {
             return false;
         }
         self.knocked = now;
@@ -589,7 +662,7 @@ impl Link {
 
     /// Entries that only this run knows.
     pub(crate) fn remembered(&self) -> usize {
-        self.owed.len() + self.owed_exactly.len() + self.asked.len()
+        self.owed.len() + self.owed_exactly.len() + self.asked.len() + self.lacking.len() + self.press.remembered()
     }
 
     /// Whether to ask (again) for what is missing after `have`: once per position and half a retry time.
@@ -609,7 +682,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jincai_types::Digest;
+    use jincai_types::{AuthorityId, AuthorityTree, Digest};
 
     #[test]
     fn a_new_epoch_that_comes_again_still_comes_after_what_is_in_custody_before_it() {
@@ -626,8 +699,9 @@ mod tests {
         link.hold(lane, held(end(1, 1), forgotten, end(1, 1)), 0);
         link.hold(lane, held(LanePosition::START, renewed, forgotten), 0);
         assert!(link.comes_after(&lane, &renewed, LanePosition::START), "it is in custody");
-        let (policy, paused) = (LinkPolicy::default(), BTreeSet::new());
-        let mut next = || link.next(&policy, &paused, 0).map(|sent| sent.hop.after);
+        let (policy, paused, tree) = (LinkPolicy::default(), BTreeSet::new(), AuthorityTree::default());
+        let gate = Gate { peer: AuthorityId::MINISTRY, tree: &tree, paused: &paused };
+        let mut next = || link.next(&policy, gate, 0).map(|sent| sent.hop.after);
         assert_eq!((next(), next(), next()), (Some(end(1, 1)), Some(forgotten), None));
     }
 }

@@ -41,10 +41,8 @@ impl Exchange {
                 Ok(())
             }
             Frame::Batch { hop, bytes } => self.batch(peer, hop, bytes, ctx),
-            Frame::Intake { open } => {
-                if let Some(link) = self.links.get_mut(&peer) {
-                    link.set_full(!open, ctx.now);
-                }
+            Frame::Intake { open, held } => {
+                self.intake(peer, open, held, ctx.now);
                 Ok(())
             }
             Frame::Durable { lane, position } => {
@@ -213,6 +211,7 @@ impl Exchange {
         let end = held.end;
         self.provenance.took(lane, &held, Some(peer), ctx.now, self.policy.provenance_batches);
         self.take(lane, held, Some(peer), ctx.now);
+        self.tell_again(peer, &lane, ctx);
         self.owe(peer, lane, end, ctx);
         self.apply_arrived(held, view, ctx)?;
         self.unblock(ctx)
@@ -246,6 +245,7 @@ impl Exchange {
             return self.give_back(peer, lane, have, ctx);
         }
         let Some(link) = self.links.get_mut(&peer) else { return };
+        link.lacks(lane);
         let first = link.first_held(&lane).map(Held::needs);
         if first.is_none_or(|f| f > have.key()) {
             let shelf = self.shelf.get(&lane);

@@ -2,7 +2,7 @@
 
 use crate::exchange::Exchange;
 use crate::record::{self, DeadLetter};
-use crate::{Error, PaceReason};
+use crate::{Error, PaceReason, Waits};
 use jincai_crypto::{BatchView, sha256};
 use jincai_journal::Stored;
 use jincai_types::{
@@ -22,6 +22,8 @@ pub struct LinkReport {
     pub paused: bool,
     /// Classes with something to send that wait for their time: until when, and why.
     pub paced: Vec<(Priority, Millis, PaceReason)>,
+    /// What waits for it, or for hops behind it, because of back-pressure.
+    pub waits: Vec<Waits>,
     /// The newest epoch in which it has spoken.
     pub epoch: jincai_types::Epoch,
     /// Batches in custody for it.
@@ -104,6 +106,8 @@ pub struct QueuedBatch {
     pub sealed_at: Millis,
     /// How far it has come.
     pub state: BatchState,
+    /// What it waits for, if its lane is held back.
+    pub waits: Option<Waits>,
     /// Its messages: number, and what every hop may read.
     pub messages: Vec<(Sequence, Attributes)>,
 }
@@ -133,6 +137,7 @@ impl Exchange {
                 record: held.record,
                 sealed_at: view.statement.sealed_at,
                 state: link.state(lane, held),
+                waits: self.waits(peer, link, lane, held.bytes),
                 messages: messages.collect::<Result<_, Error>>()?,
             });
         }
@@ -151,6 +156,7 @@ impl Exchange {
                 full: link.full,
                 paused: link.paused,
                 paced: link.paced(self.last_tick),
+                waits: self.all_waits(*peer, link),
                 epoch: link.epoch,
                 batches,
                 bytes,

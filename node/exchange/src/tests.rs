@@ -2,6 +2,7 @@
 //! its origin believe.
 
 mod operators;
+mod press;
 
 use crate::link::{ASKED, OWED_EXACTLY};
 use crate::restore::WANTED;
@@ -256,7 +257,7 @@ fn frames_that_nobody_signed_are_remembered_by_nothing() {
             Frame::Hello { low: 1, high: 1, authority: county, epoch, heard: false, known, restored: number % 2 == 0 };
         assert!(node.flooded(&hello));
         node.flooded(&Frame::Durable { lane: lane(number), position: position(number) });
-        node.flooded(&Frame::Intake { open: number % 2 == 0 });
+        node.flooded(&Frame::Intake { open: number % 2 == 0, held: Vec::new() });
         let mut frame = node.slot(format!("forged/{number}"), 1, 100);
         if let Frame::Slot { signed } = &mut frame {
             let last = signed.len() - 1;

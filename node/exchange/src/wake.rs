@@ -17,7 +17,7 @@ impl Exchange {
             return Some(now);
         }
         let links = self.links.values().filter_map(|link| link.next_wake(&self.policy, now));
-        let others = [self.deliveries.next_wake(), self.next_catch_up(now), self.next_tidying()];
+        let others = [self.deliveries.next_wake(), self.next_catch_up(now), self.next_tidying(), self.next_press()];
         links.chain(others.into_iter().flatten()).min()
     }
 

@@ -198,6 +198,8 @@ fn doctor(node: &Node) -> Result<(), Error> {
                 let up = link["up"].as_bool().unwrap_or(false);
                 let outcome = if link["full"] == json!(true) {
                     Err(Error::Check(format!("its disk is full; {backlog} batches are kept for it here")))
+                } else if let Some(waits) = link["waits"].get(0).and_then(Value::as_str) {
+                    Err(Error::Check(format!("{backlog} batches in custody; {waits}")))
                 } else if up {
                     Ok(format!("up, {backlog} batches in custody"))
                 } else {

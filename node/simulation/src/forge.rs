@@ -60,7 +60,7 @@ fn good_batch(
     let effect = effect.ok_or("no rows")?;
     storage.apply(&place, &effect)?;
     let rows = |at: &PartRecord| Ok(effect[at.start as usize..][..at.length as usize].to_vec());
-    let staged = storage.collect(now, true, &rows)?;
+    let staged = storage.collect(now, true, &|_| true, &rows)?;
     let message = staged.into_iter().flat_map(|staged| staged.messages).next();
     message.ok_or_else(|| "nothing to collect".into())
 }

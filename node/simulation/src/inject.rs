@@ -72,13 +72,19 @@ impl World {
             let later = self.random.between(200, 3_000);
             self.at(later, Happening::Crash(node));
         } else if self.strikes(Fault::FullDisk, 2) {
-            self.tell(node, || "has a full disk".into());
-            self.nodes[node].full = true;
-            let used = used_bytes(&self.nodes[node].disk)?;
-            self.nodes[node].disk.limit(Some(used));
+            self.fill_disk(node)?;
             let later = self.random.between(1_000, 8_000);
             self.at(later, Happening::Room(node));
         }
+        Ok(())
+    }
+
+    /// A node's disk is full.
+    pub(crate) fn fill_disk(&mut self, node: usize) -> Result<(), String> {
+        self.tell(node, || "has a full disk".into());
+        self.nodes[node].full = true;
+        let used = used_bytes(&self.nodes[node].disk)?;
+        self.nodes[node].disk.limit(Some(used));
         Ok(())
     }
 

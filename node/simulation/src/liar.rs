@@ -9,7 +9,7 @@ use crate::trace::signed_for;
 use crate::world::World;
 use jincai_crypto::{BatchView, Purpose, Recipient, SealInput, SeededEntropy, seal, sign};
 use jincai_exchange::record::to_body;
-use jincai_exchange::{Frame, HopOrder, Receipt, ReceiptList};
+use jincai_exchange::{Frame, HeldBack, HopOrder, Obstacle, Receipt, ReceiptList};
 use jincai_types::{Attributes, Destination, Digest, Lane, LanePosition, Priority, encode};
 use std::collections::BTreeSet;
 
@@ -24,12 +24,13 @@ impl World {
             self.replay(from, to)?;
         }
         if self.may_strike(Fault::Lie, 10) {
-            match self.random.below(6) {
+            match self.random.below(7) {
                 0 => self.claim_durable(from, to)?,
                 1 => self.sign_falsely(from, to)?,
                 2 => self.misroute(from, to)?,
                 3 => self.claim_floor(from, to)?,
                 4 => self.claim_gap(from, to)?,
+                5 => self.claim_pressure(from, to)?,
                 _ => self.claim_ends(from, to)?,
             }
         }
@@ -172,6 +173,17 @@ impl World {
             "that it lacks everything",
             Frame::Gap { lane, have: LanePosition::START }.to_bytes(),
         )
+    }
+
+    /// That some hop is over its share, wherever it lies: it may hold back what leads through the liar, until somebody asks
+    /// the liar again.
+    fn claim_pressure(&mut self, from: usize, to: usize) -> Result<(), String> {
+        let ids = self.nodes.iter().map(|node| node.id).collect();
+        let Some(hop) = self.pick(ids) else { return Ok(()) };
+        let (why, at) = (Obstacle::Share, self.nodes[from].id);
+        let held = Priority::ALL.map(|class| HeldBack { hop, class, why, at, since: self.now });
+        let frame = Frame::Intake { open: true, held: held.to_vec() };
+        self.lies(Fault::Lie, (from, to), "about what is to be held back", frame.to_bytes())
     }
 
     /// An answer that nobody asked for, about batches that do not exist.

@@ -13,6 +13,8 @@ mod inject;
 mod liar;
 mod network;
 mod node;
+#[cfg(test)]
+mod pressure;
 mod random;
 mod signed_lies;
 mod trace;

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// Windows so small that they are full at times, in bytes.
 const WINDOW: u64 = 4 << 10;
+/// A share of custody so small that neighbours are told to hold back at times, in bytes.
+pub(crate) const SHARE: u64 = 8 << 10;
 
 /// What a running node is made of.
 pub(crate) struct Running {
@@ -162,8 +164,13 @@ impl Node {
         let snapshot = recovery.base.as_ref().map(|base| Ok((base.through, read_snapshot(&*blobs, base)?)));
         let snapshot = snapshot.transpose().map_err(|e: Error| format!("{}: {e}", self.id))?;
         let snapshot = snapshot.as_ref().map(|(through, bytes)| (*through, &bytes[..]));
-        let policy =
-            LinkPolicy { window_bytes: [WINDOW; 4], retry_ms: 1_000, receipt_ms: 300, ..LinkPolicy::default() };
+        let policy = LinkPolicy {
+            window_bytes: [WINDOW; 4],
+            share_bytes: [SHARE; 4],
+            retry_ms: 1_000,
+            receipt_ms: 300,
+            ..LinkPolicy::default()
+        };
         let entropy = Box::new(SeededEntropy::new(salt));
         let setup = Setup {
             authority: self.id,

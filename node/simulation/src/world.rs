@@ -147,7 +147,7 @@ pub fn run_world(options: &Options, seed: u64) -> Report {
 }
 
 impl World {
-    fn new(options: &Options, seed: u64) -> Self {
+    pub(crate) fn new(options: &Options, seed: u64) -> Self {
         let mut entropy = SeededEntropy::new(seed);
         let mut chains: BTreeMap<AuthorityId, (CardChain, KeyRing)> = BTreeMap::new();
         let mut nodes = Vec::new();
@@ -232,12 +232,31 @@ impl World {
         self.index.get(&card.superior?).copied()
     }
 
-    fn run(&mut self, options: &Options) -> Result<(), String> {
+    /// All nodes start.
+    pub(crate) fn begin(&mut self) -> Result<(), String> {
         for node in 0..self.nodes.len() {
             self.start(node)?;
             let first = self.random.below(TICK);
             self.at(first, Happening::Tick(node));
         }
+        Ok(())
+    }
+
+    /// Everything happens that is to happen in so many milliseconds.
+    #[cfg(test)]
+    pub(crate) fn pass(&mut self, time: Millis) -> Result<(), String> {
+        let end = self.now + time;
+        while let Some(next) = self.heap.first_entry().filter(|next| next.key().0 <= end) {
+            self.now = next.key().0;
+            let happening = next.remove();
+            self.happen(happening)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn run(&mut self, options: &Options) -> Result<(), String> {
+        self.begin()?;
         self.at(500, Happening::Work);
         let end = BEGIN + options.seconds * 1000;
         let mut calm = false;

@@ -35,6 +35,7 @@ fn worlds_that_once_broke_keep_the_invariants() {
         (62, "a lane of which only later batches were taken back was forgotten when its destination was set back"),
         (74, "what an origin had signed since it was set back hid what it had signed before"),
         (94, "the word that a neighbour has room again was lost"),
+        (207, "what a restored node lacked was held back because of what waited for it"),
         (265, "a slot was numbered by a clock that went back"),
         (533, "a neighbour's lie about what came before a batch kept a request from being passed on"),
         (743, "a restored node that crashed named the wrong epoch when it said that it was set back"),

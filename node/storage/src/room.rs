@@ -191,14 +191,21 @@ impl Storage {
         Ok((Some(encode(&effect)), report))
     }
 
-    /// The next changed parts of specs whose schedule is due (or of all, if `now_please`), as messages to their collector.
-    pub fn collect(&mut self, now: Millis, now_please: bool, read: ReadRows<'_>) -> Result<Vec<Staged>, Error> {
+    /// The next changed parts of specs whose schedule is due (or of all, if `now_please`), as messages to their collector, if
+    /// the exchange `takes` messages to it.
+    pub fn collect(
+        &mut self,
+        now: Millis,
+        now_please: bool,
+        takes: &dyn Fn(AuthorityId) -> bool,
+        read: ReadRows<'_>,
+    ) -> Result<Vec<Staged>, Error> {
         let mut out = Vec::new();
         let mut bytes = 0;
         let due: Vec<Spec> = self
             .specs
             .values()
-            .filter(|s| s.collector != self.me)
+            .filter(|s| s.collector != self.me && takes(s.collector))
             .filter(|s| {
                 let last = self.collected_at.get(&s.id).copied().unwrap_or(0);
                 // A last time in the future means that the clock went back.

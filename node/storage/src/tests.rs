@@ -85,7 +85,7 @@ impl Node {
         let records = std::mem::take(&mut self.records);
         let read =
             |at: &PartRecord| Ok(records[&at.record][at.start as usize..(at.start + at.length) as usize].to_vec());
-        let staged = self.storage.collect(now, false, &read).expect("collects");
+        let staged = self.storage.collect(now, false, &|_| true, &read).expect("collects");
         self.records = records;
         staged
             .into_iter()

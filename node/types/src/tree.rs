@@ -106,6 +106,11 @@ impl AuthorityTree {
         }
     }
 
+    /// Every authority on the way from one to another: not the first, but the last.
+    pub fn way(&self, from: AuthorityId, to: AuthorityId) -> impl Iterator<Item = AuthorityId> + '_ {
+        std::iter::successors(self.towards(from, to), move |at| self.towards(*at, to))
+    }
+
     /// The neighbour of `here` on the way to `there`.
     fn towards(&self, here: AuthorityId, there: AuthorityId) -> Option<AuthorityId> {
         if here == there || !self.contains(there) {
@@ -155,6 +160,10 @@ mod tests {
         assert_eq!(hops("370000000", "below:000000000", Some("000000000")), "370502000 370522000");
         assert_eq!(hops("370502000", "superiors:370502000", None), "370000000");
         assert_eq!(hops("370502000", "999999999", None), "");
+        let way =
+            |from: &str, to: &str| tree.way(id(from), id(to)).map(|a| a.to_string()).collect::<Vec<_>>().join(" ");
+        assert_eq!(way("370502000", "110000000"), "370000000 000000000 110000000");
+        assert_eq!((way("110000000", "110000000"), way("110000000", "999999999")), (String::new(), String::new()));
         let all = || tree.all().chain([id("999999999")]);
         let to = |a| [Destination::Authority(a), Destination::Below(a), Destination::Superiors(a)];
         for (here, to) in tree.all().flat_map(|here| all().flat_map(to).map(move |to| (here, to))) {

@@ -18,10 +18,10 @@ use std::collections::BTreeMap;
 
 /// A room that takes messages while it is open, and knows releases while they are `met`.
 #[derive(Default)]
-struct Desk {
-    open: bool,
-    met: bool,
-    applied: Vec<String>,
+pub(super) struct Desk {
+    pub(super) open: bool,
+    pub(super) met: bool,
+    pub(super) applied: Vec<String>,
 }
 
 impl Rooms for Desk {
@@ -50,7 +50,7 @@ impl Rooms for Desk {
 
 /// A journal in memory.
 #[derive(Default)]
-struct Book(Vec<Record>);
+pub(super) struct Book(pub(super) Vec<Record>);
 
 impl Log for Book {
     fn read(&self, number: RecordNumber) -> Result<Stored, jincai_journal::Error> {

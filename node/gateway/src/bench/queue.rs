@@ -32,7 +32,9 @@ pub(crate) fn queue(messages: u64, directory: Option<&Path>, json: bool) -> Resu
     nodes.truncate(2);
     let Some(mut province) = nodes.pop() else { return Err(Error::Check("no node to send to".into())) };
     let Some(ministry) = nodes.pop() else { return Err(Error::Check("no node to send from".into())) };
-    let config = Config::load(&ministry.file)?;
+    let mut config = Config::load(&ministry.file)?;
+    // All of it is to wait here.
+    config.policy.share_bytes = [1 << 40; 4];
     let to = province.authority;
     // A runtime each: what the node leaves behind when it stops ends with it.
     let filled = run::runtime()?.block_on(fill(&config, &mut province, messages))?;

@@ -7,8 +7,8 @@ use crate::world::world;
 use jincai_exchange::record::{
     Cause, Cleared, DeadLetter, Delivered, EffectRecord, EffectsHead, Gone, Restored, batch_record, to_body,
 };
-use jincai_exchange::{Frame, HopOrder, Receipt, ReceiptList, SlotValue};
-use jincai_types::{Destination, Digest, Epoch, encode};
+use jincai_exchange::{Frame, HeldBack, HopOrder, Obstacle, Receipt, ReceiptList, SlotValue};
+use jincai_types::{AuthorityId, Destination, Digest, Epoch, encode};
 
 const EPOCH: Epoch = Epoch { number: 1, salt: 2 };
 
@@ -49,6 +49,8 @@ fn frames() -> Vec<Seed> {
     let hop = HopOrder::default();
     let batch = sealed(public_lane(), &[(encode(&attributes()), b"one".to_vec())], 8);
     let hello = Frame::Hello { low: 1, high: 1, authority, epoch: EPOCH, heard: true, known: EPOCH, restored: false };
+    let (class, at) = (lane.class, AuthorityId::MINISTRY);
+    let held = HeldBack { hop: authority, class, why: Obstacle::Away, at, since: 9 };
     let frames = [
         ("hello", hello),
         ("batch", Frame::Batch { hop, bytes: batch.as_slice().into() }),
@@ -57,7 +59,7 @@ fn frames() -> Vec<Seed> {
         ("gap", Frame::Gap { lane, have: position }),
         ("slot", Frame::Slot { signed: vec![2].into() }),
         ("ends", Frame::Ends { lanes: vec![(lane, position)], more: true }),
-        ("intake", Frame::Intake { open: false }),
+        ("intake", Frame::Intake { open: true, held: vec![held] }),
         ("offer", Frame::Offer { ids: vec![[1; 16].into(), [2; 16].into()] }),
         ("want", Frame::Want { ids: vec![[3; 16].into()] }),
     ];

@@ -9,8 +9,8 @@ use crate::read::piece;
 use crate::world::world;
 use jincai_crypto::{Card, Statement};
 use jincai_exchange::record::Gone;
-use jincai_exchange::{Frame, SlotValue};
-use jincai_types::{Attributes, Epoch, LanePosition, encode};
+use jincai_exchange::{Frame, HeldBack, Obstacle, SlotValue};
+use jincai_types::{Attributes, Epoch, LanePosition, Priority, encode};
 
 const COUNTY: u8 = 1;
 const MINISTRY: u8 = 0;
@@ -72,11 +72,21 @@ pub(super) fn seeds() -> Vec<Seed> {
     let full = [step(step::FULL, 0, &[1]), batch(&first), step(step::FULL, 0, &[]), batch(&first)];
     let gap = [batch(&second), raw(Frame::Gap { lane: lane(), have: position(3) }), tick.clone(), batch(&first)];
     let set_back = [batch(&first), restart(&[0]), raw(Frame::Ends { lanes: vec![(lane(), position(3))], more: false })];
-    let links = [step(step::DOWN, COUNTY, &[]), step(step::UP, COUNTY, &[1]), raw(Frame::Intake { open: false })];
+    let links = [
+        step(step::DOWN, COUNTY, &[]),
+        step(step::UP, COUNTY, &[1]),
+        raw(Frame::Intake { open: false, held: Vec::new() }),
+    ];
+    // The county names itself, and the ministry, to which it does not lead.
+    let (class, why) = (Priority::Record, Obstacle::Share);
+    let at = world().ids[2];
+    let held = [at, world().ids[0]].map(|hop| HeldBack { hop, class, why, at, since: 9 });
+    let pressed = [raw(Frame::Intake { open: true, held: held.to_vec() }), tick.clone(), batch(&first), tick.clone()];
     let node = |name, steps: &[Vec<u8>]| accepted("node", name, steps.concat());
     vec![
         node("life", &life),
         node("full", &full),
+        node("pressed", &pressed),
         node("gap", &gap),
         node("fork", &[batch(&first), batch(&second), batch(&other), restart(&[])]),
         node("set-back", &set_back),
