@@ -19,6 +19,8 @@ const DAY: Millis = 86_400_000;
 pub struct LinkPolicy {
     /// Bytes of unconfirmed batches in flight for `control`, `interactive`, `record` and `bulk`; 64 KiB to 256 MiB each.
     pub window_bytes: [u64; 4],
+    /// Bytes that may be in flight to this node from all its neighbours together, 1 MiB to 16 GiB; each is granted its share.
+    pub intake_bytes: u64,
     /// Without progress for this long, unconfirmed batches are sent again; milliseconds, doubled up to 32 times.
     pub retry_ms: Millis,
     /// Signed receipts go out at most this often; milliseconds.
@@ -37,6 +39,7 @@ impl Default for LinkPolicy {
     fn default() -> Self {
         Self {
             window_bytes: [4 << 20, 8 << 20, 16 << 20, 8 << 20],
+            intake_bytes: 64 << 20,
             retry_ms: 3_000,
             receipt_ms: 1_000,
             retain_after_receipt_ms: 35 * DAY,
@@ -59,6 +62,9 @@ impl LinkPolicy {
         let windows = self.window_bytes.iter().all(|w| (64 << 10..=256 << 20).contains(w));
         match () {
             () if !windows => Some("window_bytes: each must lie between 65536 and 268435456"),
+            () if !(1 << 20..=16 << 30).contains(&self.intake_bytes) => {
+                Some("intake_bytes: must lie between 1048576 and 17179869184")
+            }
             () if !(100..=3_600_000).contains(&self.retry_ms) => Some("retry_ms: must lie between 100 and 3600000"),
             () if !(10..=60_000).contains(&self.receipt_ms) => Some("receipt_ms: must lie between 10 and 60000"),
             () if !(60_000..=400 * DAY).contains(&self.retain_after_receipt_ms) => {
