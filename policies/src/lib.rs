@@ -23,6 +23,8 @@ pub struct LinkPolicy {
     /// each. While more than that waits for it, neighbours are asked to hold back what leads there, and submitters of
     /// this node are refused.
     pub share_bytes: [u64; 4],
+    /// Bytes that may be in flight to this node from all its neighbours together, 1 MiB to 16 GiB; each is granted its share.
+    pub intake_bytes: u64,
     /// Without progress for this long, unconfirmed batches are sent again; milliseconds, doubled up to 32 times.
     pub retry_ms: Millis,
     /// Signed receipts go out at most this often; milliseconds.
@@ -42,6 +44,7 @@ impl Default for LinkPolicy {
         Self {
             window_bytes: [4 << 20, 8 << 20, 16 << 20, 8 << 20],
             share_bytes: [16 << 20, 64 << 20, 256 << 20, 1 << 30],
+            intake_bytes: 64 << 20,
             retry_ms: 3_000,
             receipt_ms: 1_000,
             retain_after_receipt_ms: 35 * DAY,
@@ -72,6 +75,9 @@ impl LinkPolicy {
         match () {
             () if !shares => Some("share_bytes: each must lie between 65536 and 1099511627776"),
             () if !windows => Some("window_bytes: each must lie between 65536 and 268435456"),
+            () if !(1 << 20..=16 << 30).contains(&self.intake_bytes) => {
+                Some("intake_bytes: must lie between 1048576 and 17179869184")
+            }
             () if !(100..=3_600_000).contains(&self.retry_ms) => Some("retry_ms: must lie between 100 and 3600000"),
             () if !(10..=60_000).contains(&self.receipt_ms) => Some("receipt_ms: must lie between 10 and 60000"),
             () if !(60_000..=400 * DAY).contains(&self.retain_after_receipt_ms) => {

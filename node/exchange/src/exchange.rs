@@ -6,6 +6,7 @@
 //! because a crash forgets both together.
 
 use crate::chain::Chain;
+use crate::credit::Grants;
 use crate::delivery::Deliveries;
 use crate::link::{Held, Key, Link, LinkKind, ToSend};
 use crate::operator::Target;
@@ -138,6 +139,8 @@ pub struct Exchange {
     pub(crate) wanted: Wanted,
     /// Nodes that were set back, and the epochs that they opened then.
     pub(crate) restored_peers: BTreeMap<AuthorityId, Epoch>,
+    /// What neighbours may send.
+    pub(crate) grants: Grants,
     /// The newest epochs that authorities were told of.
     pub(crate) said_epochs: BTreeMap<AuthorityId, Epoch>,
     /// Messages to us that were lost for good.
@@ -215,6 +218,7 @@ impl Exchange {
             used_ids: BTreeSet::new(),
             wanted: Wanted::new(),
             restored_peers: BTreeMap::new(),
+            grants: Grants::default(),
             said_epochs: BTreeMap::new(),
             gone: Vec::new(),
             provenance: Provenance::default(),
@@ -346,7 +350,7 @@ impl Exchange {
             let record = ctx.out.record(kind::BATCH, record::batch_record(None, ctx.now, &batch.bytes));
             let (previous, bytes) = (batch.previous, batch.bytes.len() as u64);
             let after = self.newest_on_shelf(&batch.lane).unwrap_or(previous);
-            let held = Held { record, previous, end: batch.end, bytes, after };
+            let held = Held { record, previous, end: batch.end, bytes, after, sealed_at: ctx.now };
             self.counters.batches_sealed += 1;
             self.provenance.took(batch.lane, &held, None, ctx.now, self.policy.provenance_batches);
             self.take(batch.lane, held, None, ctx.now);
@@ -386,6 +390,7 @@ impl Exchange {
         link.pace = Pace::new(limits, ctx.now);
         link.paused = self.paused.contains(&Target::Link(peer));
         link.reset(Some(up), ctx.now);
+        self.grant_first(peer, up, ctx);
         self.say_hello(peer, ctx);
     }
 
@@ -437,6 +442,7 @@ impl Exchange {
         if let Some(link) = self.links.get_mut(&peer) {
             link.reset(None, now);
         }
+        self.grant_no_more(peer);
     }
 
     /// Time passes: receipts are signed, what got stuck is sent again. Call it every 50 ms or so.
@@ -448,6 +454,7 @@ impl Exchange {
             self.pressed_at = self.pressed_at.min(ctx.now);
         }
         self.last_tick = ctx.now;
+        self.share_out(ctx);
         // Before the lists, which need not say again what these say.
         self.issue_receipt_slots(ctx);
         let peers: Vec<AuthorityId> = self.links.keys().copied().collect();
@@ -495,6 +502,9 @@ impl Exchange {
             }
             for (lane, held) in link.late_due(self.policy.retry_ms * 4, ctx.now) {
                 ctx.out.send(*peer, lane.class, held.payload());
+            }
+            if let Some(demand) = link.demand(&self.policy, ctx.now) {
+                ctx.out.send(*peer, Priority::Control, Payload::Frame(demand.to_bytes()));
             }
         }
     }

@@ -12,6 +12,9 @@
 //!   7 intake   [ open, [* held-back ] ]  whether the speaker has room to take batches, and what it wants held back
 //!   8 offer    [ [* slot id ] ]          slots that the speaker holds and that lead the listener's way
 //!   9 want     [ [* slot id ] ]          those of an offer that the speaker does not hold
+//!  10 demand   [ windows, [4 × [ bytes, next, age ]] ]   what waits at the speaker by class, and what it may send
+//!  11 grant    [ windows ]               bytes by class that the listener may have in flight; see credit.rs
+//! windows = [4 × bytes]
 //! slot id = bytes 16, the first half of the SHA-256 of the COSE_Sign1
 //! held-back = [ hop: authority, class, why, at: authority, since: millis ]
 //!   why = 0 the hop's disk is full, 1 it is away, 2 more than its share waits for it
@@ -138,6 +141,40 @@ pub enum Frame<'b> {
         #[n(0)]
         ids: Vec<SlotId>,
     },
+    /// What waits at the speaker for want of a window.
+    #[n(10)]
+    Demand {
+        /// The windows that it has.
+        #[n(0)]
+        granted: Windows,
+        /// What waits, by class.
+        #[n(1)]
+        waiting: [Waiting; 4],
+    },
+    /// How much the listener may have in flight to the speaker.
+    #[n(11)]
+    Grant {
+        /// By class.
+        #[n(0)]
+        windows: Windows,
+    },
+}
+
+/// Bytes that may be in flight in each class.
+pub type Windows = [u64; 4];
+
+/// What waits in one class at a sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Waiting {
+    /// Bytes in flight and waiting.
+    #[n(0)]
+    pub bytes: u64,
+    /// Bytes of the largest batch that comes next on a lane.
+    #[n(1)]
+    pub next: u64,
+    /// How long ago the youngest of these was sealed, in milliseconds by the sender's clock.
+    #[n(2)]
+    pub age: u64,
 }
 
 /// Names one value of a slot: the first half of the SHA-256 of its signed form. Two that differ have different names,
@@ -337,6 +374,11 @@ mod tests {
             },
             Frame::Offer { ids: vec![[1; 16].into(), [2; 16].into()] },
             Frame::Want { ids: vec![[3; 16].into()] },
+            Frame::Demand {
+                granted: [1, 2, 3, 4],
+                waiting: [0, 1, 2, 3].map(|n| Waiting { bytes: n << 40, next: n, age: n << 20 }),
+            },
+            Frame::Grant { windows: [1 << 20, 2, 3, 4] },
         ]
     }
 
@@ -354,7 +396,7 @@ mod tests {
         }
 
         #[test]
-        fn altered_frames_never_read_as_the_same(which in 0usize..10, bit in any::<prop::sample::Index>()) {
+        fn altered_frames_never_read_as_the_same(which in 0usize..12, bit in any::<prop::sample::Index>()) {
             let frame = frames().remove(which);
             let mut bytes = frame.to_bytes();
             let bit = bit.index(bytes.len() * 8);

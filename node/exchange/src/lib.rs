@@ -9,6 +9,7 @@
 
 mod apply;
 mod chain;
+mod credit;
 mod delivery;
 mod error;
 mod exchange;
@@ -36,7 +37,9 @@ mod wake;
 pub use apply::{BULK_PART, REFUSAL, RefusalNote};
 pub use error::Error;
 pub use exchange::{Counters, Exchange, Opening, Setup, open, read_batch};
-pub use frame::{Frame, HeldBack, HopOrder, Obstacle, PROTOCOL_VERSION, Receipt, ReceiptList, SlotId, SlotValue};
+pub use frame::{
+    Frame, HeldBack, HopOrder, Obstacle, PROTOCOL_VERSION, Receipt, ReceiptList, SlotId, SlotValue, Waiting, Windows,
+};
 pub use link::LinkKind;
 pub use operator::{Person, Target};
 pub use output::{Context, Notice, Output, Payload, Send};

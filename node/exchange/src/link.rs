@@ -3,9 +3,11 @@
 //! Custody of a batch ends with the neighbour's *signed* receipt and with nothing else; an unsigned «durable» only moves
 //! the window. Whatever is in doubt after a reconnect is sent again: the other end tells duplicates by their digest.
 
+use crate::credit::Credit;
+use crate::frame::Waiting;
 use crate::pace::Pace;
 use crate::press::{Gate, Press};
-use crate::{BatchState, HopOrder, PaceReason, Payload, Target};
+use crate::{BatchState, Frame, HopOrder, PaceReason, Payload, Target};
 use jincai_crypto::BatchView;
 use jincai_policies::LinkPolicy;
 use jincai_types::{
@@ -27,6 +29,8 @@ const STUCK: u32 = 3;
 pub(crate) const ASKED: usize = 10_000;
 /// Most single batches to sign for; further ones come again.
 pub(crate) const OWED_EXACTLY: usize = 10_000;
+/// Most lanes of a class that are looked at to say what waits.
+const LOOKED_AT: usize = 64;
 /// Longest pause between two offers. A link that stays up has offered everything nine times by then, and what is asked
 /// for in other ways too (a receipt, by its origin) does not wait for this one.
 const LAST_OFFER: Millis = 86_400_000;
@@ -54,13 +58,16 @@ pub(crate) struct Held {
     /// The end of the batch that came before it on the lane at this hop.
     #[n(4)]
     pub(crate) after: LanePosition,
+    /// When its origin sealed it, by the origin's clock.
+    #[n(5)]
+    pub(crate) sealed_at: Millis,
 }
 
 impl Held {
     /// A batch as it stands in a record.
     pub(crate) fn new(record: RecordNumber, view: &BatchView<'_>, bytes: usize, after: LanePosition) -> Self {
         let (previous, end) = (view.statement.previous, view.end());
-        Self { record, previous, end, bytes: bytes as u64, after }
+        Self { record, previous, end, bytes: bytes as u64, after, sealed_at: view.statement.sealed_at }
     }
 
     /// Its first message's number.
@@ -179,6 +186,8 @@ pub(crate) struct Link {
     queues: BTreeMap<Lane, Queue>,
     /// Bytes in custody on lanes to single authorities, by class.
     waiting: [u64; 4],
+    /// What the peer lets us have in flight.
+    pub(crate) credit: Credit,
     ready: [BTreeSet<Lane>; 4],
     served: [Option<Lane>; 4],
     in_flight: [u64; 4],
@@ -345,6 +354,7 @@ impl Link {
         self.full = false;
         self.offer = (now, FIRST_OFFER);
         self.offered = 0;
+        self.credit = Credit::default();
         self.in_flight = [0; 4];
         self.asked.clear();
         self.lacking.clear();
@@ -444,7 +454,7 @@ impl Link {
                 self.ready[at].remove(&lane);
                 return self.next(policy, gate, now);
             };
-            if self.in_flight[at] > 0 && self.in_flight[at] + held.bytes > policy.window(class) {
+            if !self.credit.fits(class, self.in_flight[at], held.bytes, policy) {
                 continue;
             }
             let floor = queue.held.values().next().map_or(held.previous, |first| first.previous);
@@ -554,9 +564,11 @@ impl Link {
             .iter()
             .filter(|(_, q)| !q.held.is_empty() && q.sent > Key::default())
             .filter(|(_, q)| now.saturating_sub(q.progress) >= self.patience_of(q, policy))
-            // What was sent has arrived, and the rest waits for its time.
+            // What was sent has arrived, and the rest waits for its time or for a window.
             .filter(|(lane, q)| {
-                q.sent > q.confirmed || q.unsent().is_none() || self.pace.waits(lane.class, now).is_none()
+                let may_go =
+                    |held: &Held| self.pace.waits(lane.class, now).is_none() && self.fits(lane.class, held, policy);
+                q.sent > q.confirmed || q.unsent().is_none_or(may_go)
             })
             .map(|(lane, _)| *lane)
             .collect();
@@ -577,6 +589,11 @@ impl Link {
             return Some(now);
         }
         let mut next = self.offer.0;
+        next = self
+            .credit
+            .next_demand(self.waits(), self.in_flight.iter().any(|bytes| *bytes > 0))
+            .into_iter()
+            .fold(next, Millis::min);
         let paced = Priority::ALL.into_iter().filter(|class| !self.ready[class.index()].is_empty());
         next = paced.filter_map(|class| self.pace.waits(class, now)).map(|(at, _)| at).fold(next, Millis::min);
         if !self.owed.is_empty() || !self.owed_exactly.is_empty() {
@@ -597,14 +614,53 @@ impl Link {
 
     /// Whether [`Self::next`] would give something.
     fn can_send(&self, policy: &LinkPolicy, now: Millis) -> bool {
-        let fits = |class: Priority, held: &Held| {
-            let flying = self.in_flight[class.index()];
-            flying == 0 || flying + held.bytes <= policy.window(class)
-        };
-        let waits = |lane: &Lane| self.queues.get(lane)?.unsent().filter(|held| fits(lane.class, held));
+        let waits = |lane: &Lane| self.queues.get(lane)?.unsent().filter(|held| self.fits(lane.class, held, policy));
         let may_go = |class: &Priority| self.pace.waits(*class, now).is_none();
         let mut classes = Priority::ALL.into_iter().filter(may_go);
         self.takes_batches() && classes.any(|c| self.ready[c.index()].iter().any(|lane| waits(lane).is_some()))
+    }
+
+    /// Whether a batch has room in the window of its class.
+    fn fits(&self, class: Priority, held: &Held, policy: &LinkPolicy) -> bool {
+        self.credit.fits(class, self.in_flight[class.index()], held.bytes, policy)
+    }
+
+    /// Whether something waits that could be sent if it fitted a window.
+    fn waits(&self) -> bool {
+        let unsent = |lane: &Lane| self.queues.get(lane).is_some_and(|queue| queue.unsent().is_some());
+        self.takes_batches() && self.ready.iter().any(|lanes| lanes.iter().take(LOOKED_AT).any(unsent))
+    }
+
+    /// What the peer is to hear about what waits here for want of a window; see [`crate::credit`].
+    pub(crate) fn demand(&mut self, policy: &LinkPolicy, now: Millis) -> Option<Frame<'static>> {
+        // Nothing is said before it is time to, and this is asked after every event.
+        self.credit.granted?;
+        let flies = self.in_flight.iter().any(|bytes| *bytes > 0);
+        let waits = self.waits();
+        let mut credit = std::mem::take(&mut self.credit);
+        let demand = credit.demand(waits, flies, now, || Priority::ALL.map(|class| self.demand_of(class, policy, now)));
+        self.credit = credit;
+        demand
+    }
+
+    fn demand_of(&self, class: Priority, policy: &LinkPolicy, now: Millis) -> Waiting {
+        let (mut waiting, mut youngest) = (Waiting::default(), None);
+        for queue in self.ready[class.index()].iter().take(LOOKED_AT).filter_map(|lane| self.queues.get(lane)) {
+            let unsent = (std::ops::Bound::Excluded(queue.sent), std::ops::Bound::Unbounded);
+            for (at, (_, held)) in queue.held.range(unsent).enumerate() {
+                if at == 0 {
+                    waiting.next = waiting.next.max(held.bytes);
+                    youngest = youngest.max(Some(held.sealed_at));
+                }
+                waiting.bytes += held.bytes;
+                if waiting.bytes > policy.window(class) {
+                    break;
+                }
+            }
+        }
+        waiting.bytes += self.in_flight[class.index()];
+        waiting.age = youngest.map_or(0, |sealed_at| now.saturating_sub(sealed_at));
+        waiting
     }
 
     /// How long a lane may make no progress before it is sent again.
@@ -617,6 +673,7 @@ impl Link {
     pub(crate) fn rebase(&mut self, now: Millis) {
         self.queues.values_mut().for_each(|queue| queue.progress = queue.progress.min(now));
         self.receipts_sent = self.receipts_sent.min(now);
+        self.credit.rebase(now);
         self.last_batch = self.last_batch.min(now);
         self.offer.0 = self.offer.0.min(now + self.offer.1);
         self.asked.clear();
@@ -692,7 +749,7 @@ mod tests {
             sequence,
             digest: Digest([u8::try_from(number + sequence).expect("small"); 32]),
         };
-        let held = |previous, end, after| Held { record: 1, previous, end, bytes: 100, after };
+        let held = |previous, end, after| Held { record: 1, previous, end, bytes: 100, after, sealed_at: 0 };
         // The origin was set back to before the lane began, so its new epoch claims that nothing came before.
         let (forgotten, renewed) = (end(1, 2), end(2, 1));
         let mut link = Link { up: Some(LinkKind::Mailbox), greeted: true, ..Link::default() };

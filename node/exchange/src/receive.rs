@@ -68,6 +68,14 @@ impl Exchange {
                 self.slots_wanted(peer, &ids, ctx);
                 Ok(())
             }
+            Frame::Demand { granted, waiting } => {
+                self.demand(peer, (granted, waiting), ctx);
+                Ok(())
+            }
+            Frame::Grant { windows } => {
+                self.granted(peer, windows);
+                Ok(())
+            }
         }?;
         self.poll_links(ctx);
         Ok(())
@@ -143,6 +151,7 @@ impl Exchange {
         if let Some(link) = self.links.get_mut(&peer) {
             link.last_batch = ctx.now;
         }
+        self.arrived(peer, lane.class, bytes.len());
         if self.held_lanes.contains_key(&lane) && !self.passes_fork(&view, member) {
             return Err(Error::Fork { lane });
         }

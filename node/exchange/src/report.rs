@@ -187,7 +187,7 @@ impl Exchange {
     pub fn remembered(&self) -> usize {
         let links: usize = self.links.values().map(crate::link::Link::remembered).sum();
         let wanted: usize = self.wanted.values().map(std::collections::BTreeMap::len).sum();
-        let said = self.said_epochs.len() + self.restored_peers.len();
+        let said = self.said_epochs.len() + self.restored_peers.len() + self.grants.remembered();
         links + wanted + said + self.chains.len() + self.slots.count() + self.catch_up.remembered()
     }
 

@@ -30,6 +30,6 @@ impl Exchange {
                 blocked.is_some_and(|blocked| blocked.as_ref().is_none_or(|missing| self.is_met(missing, rooms)));
             waits && !self.is_paused(lane)
         };
-        !self.receipts_due.is_empty() || self.waiting.iter().any(waits_for_us)
+        !self.receipts_due.is_empty() || self.grants.has_work() || self.waiting.iter().any(waits_for_us)
     }
 }

@@ -117,6 +117,10 @@ pub(crate) enum Command {
         /// seconds.
         #[arg(long)]
         days: Option<u64>,
+        /// Instead: so many senders, 1 to 5000, come back to one receiver with a week's backlog; with the credit that it
+        /// grants, and with fixed windows.
+        #[arg(long, conflicts_with_all = ["nodes", "days", "faults", "trace"])]
+        surge: Option<usize>,
         /// Seeds A..B, both included.
         #[arg(long)]
         seeds: String,

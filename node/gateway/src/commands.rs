@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read};
 use crate::output::{complain, progress, progress_done, say, show, table};
-use crate::{bench, country, demo, kit, queue, run, trace};
+use crate::{bench, country, demo, kit, queue, run, surge, trace};
 use jincai_crypto::verify_evidence;
 use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Point, Quarantine};
 use jincai_simulation::{FaultSet, Options, Summary};
@@ -82,8 +82,12 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         }
         Command::Bench(Bench::Idle { settle, seconds, json }) => bench::idle(settle, seconds, json),
         Command::Bench(Bench::Queue { messages, dir, json }) => bench::queue(messages, dir.as_deref(), json),
-        Command::Sim { nodes, days, seeds, faults, trace, json } => {
-            simulate((nodes, days), &seeds, &faults, trace, json)
+        Command::Sim { nodes, days, surge, seeds, faults, trace, json } => {
+            let seeds = seeds_of(&seeds)?;
+            match surge {
+                Some(senders) => surge::simulate(senders, seeds, json),
+                None => simulate((nodes, days), seeds, &faults, trace, json),
+            }
         }
     }
 }
@@ -449,13 +453,7 @@ fn worlds(options: &Options, seeds: RangeInclusive<u64>) -> Summary {
     summary
 }
 
-fn simulate(
-    (nodes, days): (usize, Option<u64>),
-    seeds: &str,
-    faults: &str,
-    trace: bool,
-    json: bool,
-) -> Result<(), Error> {
+fn seeds_of(seeds: &str) -> Result<RangeInclusive<u64>, Error> {
     let wrong = |what: &str| Error::Check(what.to_owned());
     let (first, last) = seeds.split_once("..").ok_or_else(|| wrong("--seeds A..B is wanted"))?;
     let number = |text: &str| text.parse::<u64>().map_err(|_| wrong("--seeds A..B: whole numbers are wanted"));
@@ -463,18 +461,29 @@ fn simulate(
     if first > last {
         return Err(wrong("--seeds A..B: no seed lies between them"));
     }
+    Ok(first..=last)
+}
+
+fn simulate(
+    (nodes, days): (usize, Option<u64>),
+    seeds: RangeInclusive<u64>,
+    faults: &str,
+    trace: bool,
+    json: bool,
+) -> Result<(), Error> {
+    let wrong = |what: &str| Error::Check(what.to_owned());
     if nodes > 60 || days.is_some() {
         if faults != "all" || trace {
             return Err(wrong("a country has faults of its own and no trace: leave --faults and --trace out"));
         }
-        return country::simulate((nodes, days.unwrap_or(31)), first..=last, json);
+        return country::simulate((nodes, days.unwrap_or(31)), seeds, json);
     }
     if nodes < 3 {
         return Err(wrong("--nodes 3 to 60 are wanted, or up to 4000 for a country"));
     }
     let faults = FaultSet::parse(faults).map_err(|error| wrong(&format!("--faults: {error}")))?;
     let options = Options { nodes, faults, trace, ..Options::default() };
-    let summary = worlds(&options, first..=last);
+    let summary = worlds(&options, seeds);
     progress_done();
     let faults: serde_json::Map<String, Value> =
         summary.faults.iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();

@@ -21,6 +21,7 @@ mod queue;
 mod read_only;
 mod run;
 mod shell;
+mod surge;
 mod trace;
 
 use clap::Parser;

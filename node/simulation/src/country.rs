@@ -27,7 +27,8 @@ use jincai_exchange::Counters;
 use jincai_journal::MemoryBlobs;
 use jincai_types::{AuthorityId, Millis};
 use plan::Plan;
-use site::Site;
+pub(crate) use plan::make_sites;
+pub(crate) use site::Site;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

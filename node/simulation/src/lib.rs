@@ -17,6 +17,7 @@ mod node;
 mod pressure;
 mod random;
 mod signed_lies;
+mod surge;
 mod trace;
 mod twin;
 mod wakes;
@@ -25,6 +26,7 @@ mod world;
 
 pub use country::{CountryOptions, CountryReport, country};
 pub use faults::{Fault, FaultSet, Faults, UnknownFault};
+pub use surge::{Delays, SurgeLine, SurgeOptions, SurgeReport, surge};
 pub use world::{Options, Report, run_world};
 
 /// Lines of the trace that a broken invariant is shown with.

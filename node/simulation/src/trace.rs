@@ -77,7 +77,9 @@ pub(crate) fn show_frame(bytes: &[u8]) -> String {
         }
         Ok(Frame::Offer { ids }) => format!("offers {} slots", ids.len()),
         Ok(Frame::Want { ids }) => format!("wants {} slots", ids.len()),
-        Ok(frame @ (Frame::Hello { .. } | Frame::Intake { .. })) => format!("{frame:?}"),
+        Ok(frame @ (Frame::Hello { .. } | Frame::Intake { .. } | Frame::Demand { .. } | Frame::Grant { .. })) => {
+            format!("{frame:?}")
+        }
     }
 }
 

@@ -302,7 +302,7 @@ pub(super) fn partial(bench: &mut Bench) -> Judged {
 
 pub(super) fn unknown_frame(bench: &mut Bench) -> Judged {
     // A kind beyond the last, no CBOR, another shape, a number that is not written as short as can be.
-    for frame in [&[0x82, 0x0a, 0x80][..], b"no frame", &[0x80], &[0x82, 0x18, 0x07, 0x81, 0xf5]] {
+    for frame in [&[0x82, 0x17, 0x80][..], b"no frame", &[0x80], &[0x82, 0x18, 0x07, 0x81, 0xf5]] {
         bench.put_frame(frame.to_vec())?;
     }
     bench.sut.put("0-0000000000000001-00000000000000bb.frame", &entry(&vec![7; limits::FRAME_BYTES + 1]))?;

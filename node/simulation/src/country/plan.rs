@@ -55,34 +55,41 @@ impl Plan {
         site > 0 && province_of(self.levels, site) == self.outage.0
     }
 
-    /// Every node with its keys and its own chain of cards; superiors come before their inferiors.
+    /// Every node of the country.
     pub(crate) fn sites(&self, entropy: &mut dyn Entropy) -> Vec<Site> {
         let all = 1 + self.levels.iter().sum::<usize>();
-        let mut made: Vec<(AuthorityId, CardChain, KeyRing)> = Vec::new();
-        let mut sites = Vec::new();
-        let mut root = None;
-        for place in 0..all {
-            let superior = superior_of(self.levels, place);
-            let above = superior.map(|s| &made[s]);
-            let keys = KeyRing::generate(entropy).expect("seeded randomness does not fail");
-            let card = Card {
-                version: 1,
-                authority: authority(self.levels, place),
-                superior: above.map(|(id, ..)| *id),
-                serial: 1,
-                keys: keys.public().expect("keys just made are well-formed"),
-                not_before: 0,
-                not_after: BEGIN * 2,
-            };
-            let signed = card.issue(above.map_or(&keys.signing, |(_, _, keys)| &keys.signing));
-            let chain = above.map(|(_, chain, _)| chain.clone()).unwrap_or_default().with(signed);
-            let mut directory = Directory::new(*root.get_or_insert_with(|| Directory::fingerprint(&card)));
-            directory.add(&chain, BEGIN).expect("a chain just made verifies");
-            sites.push(Site::new(card.authority, superior, &keys, directory));
-            made.push((card.authority, chain, keys));
-        }
-        sites
+        make_sites((0..all).map(|place| (authority(self.levels, place), superior_of(self.levels, place))), entropy)
     }
+}
+
+/// Nodes with their keys and their own chains of cards, each with the place of its superior, which comes before it.
+pub(crate) fn make_sites(
+    all: impl Iterator<Item = (AuthorityId, Option<usize>)>,
+    entropy: &mut dyn Entropy,
+) -> Vec<Site> {
+    let mut made: Vec<(AuthorityId, CardChain, KeyRing)> = Vec::new();
+    let mut sites = Vec::new();
+    let mut root = None;
+    for (authority, superior) in all {
+        let above = superior.map(|s| &made[s]);
+        let keys = KeyRing::generate(entropy).expect("seeded randomness does not fail");
+        let card = Card {
+            version: 1,
+            authority,
+            superior: above.map(|(id, ..)| *id),
+            serial: 1,
+            keys: keys.public().expect("keys just made are well-formed"),
+            not_before: 0,
+            not_after: BEGIN * 2,
+        };
+        let signed = card.issue(above.map_or(&keys.signing, |(_, _, keys)| &keys.signing));
+        let chain = above.map(|(_, chain, _)| chain.clone()).unwrap_or_default().with(signed);
+        let mut directory = Directory::new(*root.get_or_insert_with(|| Directory::fingerprint(&card)));
+        directory.add(&chain, BEGIN).expect("a chain just made verifies");
+        sites.push(Site::new(card.authority, superior, &keys, directory));
+        made.push((card.authority, chain, keys));
+    }
+    sites
 }
 
 fn below(random: &mut Random, n: usize) -> usize {

@@ -3,7 +3,7 @@
 use super::{Country, HOUR, Happening};
 use jincai_core::{Action, Core, Event};
 use jincai_crypto::{Directory, KeyRing, SeededEntropy};
-use jincai_exchange::{Frame, LinkKind, Opening, Payload, Setup, read_batch};
+use jincai_exchange::{Frame, LinkKind, Notice, Opening, Payload, Setup, read_batch};
 use jincai_journal::{Blobs, Config, Engine, MemoryDisk, Reader, Record, Urgency};
 use jincai_policies::LinkPolicy;
 use jincai_types::{AuthorityId, Millis};
@@ -41,6 +41,15 @@ pub(crate) struct Site {
     arrives: [Millis; 2],
 }
 
+/// What a node does at the end of a group of steps.
+pub(crate) struct Turned {
+    pub(crate) notices: Vec<Notice>,
+    /// Whether something is on its way to the disk since now.
+    pub(crate) syncs: bool,
+    /// Frames that leave now.
+    pub(crate) frames: Vec<(AuthorityId, Vec<u8>)>,
+}
+
 /// Links that do not hurry: a country has a day to settle.
 fn policy() -> LinkPolicy {
     LinkPolicy { retry_ms: 600_000, receipt_ms: 60_000, ..LinkPolicy::default() }
@@ -63,7 +72,12 @@ impl Site {
     }
 
     /// Opens the journal and the node over it.
-    fn start(&mut self, now: Millis, salt: u64, blobs: Arc<dyn Blobs>) -> Result<(), String> {
+    pub(crate) fn start(
+        &mut self,
+        now: Millis,
+        salt: u64,
+        (policy, blobs): (LinkPolicy, Arc<dyn Blobs>),
+    ) -> Result<(), String> {
         let told = |error: &dyn std::fmt::Display| format!("{}: {error}", self.id);
         let config = Config { segment_bytes: 64 << 10, cache_bytes: 16 << 10, reserve: 0, salt, ..Config::default() };
         let opened = Engine::open(self.disk.clone(), Arc::clone(&blobs), config);
@@ -75,7 +89,7 @@ impl Site {
         let keys = KeyRing::from_bytes(&self.keys).map_err(|e| told(&e))?;
         let entropy = Box::new(SeededEntropy::new(salt));
         let (authority, directory) = (self.id, self.directory.clone());
-        let setup = Setup { authority, keys, entropy, directory, policy: policy(), limits: BTreeMap::new() };
+        let setup = Setup { authority, keys, entropy, directory, policy, limits: BTreeMap::new() };
         let opening = if recovery.clean { Opening::Clean } else { Opening::Unclean };
         let core = Core::open(setup, blobs, opening, None, now, &log).map_err(|e| told(&e))?;
         self.life += 1;
@@ -84,19 +98,54 @@ impl Site {
     }
 
     /// Feeds an event. What a neighbour sends before the card came that it needs is refused, and comes again.
-    fn step(&mut self, now: Millis, event: Event) -> Result<(), String> {
+    pub(crate) fn step(&mut self, now: Millis, event: Event) -> Result<(), String> {
         let Some(running) = &mut self.running else { return Ok(()) };
         match running.core.step(now, event, &running.log) {
             Err(error) if error.is_fatal() => Err(format!("{}: {error}", self.id)),
             Ok(()) | Err(_) => Ok(()),
         }
     }
+
+    /// Ends a group of steps: appends what no commit under way holds, and lets go of what may leave.
+    pub(crate) fn turn(&mut self, now: Millis) -> Result<Turned, String> {
+        let Some(running) = &mut self.running else { return Err(format!("{} is down", self.id)) };
+        let told = |error: &dyn std::fmt::Display| format!("{}: {error}", self.id);
+        let turn = running.core.turn(now, &running.log).map_err(|error| told(&error))?;
+        running.queue.extend(turn.records);
+        let syncs = !running.syncing && !running.queue.is_empty();
+        if syncs {
+            running.engine.append(now, &running.queue, Urgency::Normal).map_err(|error| told(&error))?;
+            running.queue.clear();
+            running.syncing = true;
+        }
+        let mut frames = Vec::new();
+        for action in turn.actions {
+            let Action::Send(send) = action else { continue };
+            let bytes = match send.what {
+                Payload::Frame(bytes) => bytes,
+                Payload::Batch { record, hop, .. } => {
+                    let batch = read_batch(&running.log, record).map_err(|error| told(&error))?;
+                    Frame::batch_bytes(&hop, &batch)
+                }
+            };
+            frames.push((send.peer, bytes));
+        }
+        Ok(Turned { notices: turn.notices, syncs, frames })
+    }
+
+    /// The disk has what was written.
+    pub(crate) fn synced(&mut self, now: Millis) -> Result<(), String> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        running.syncing = false;
+        let durable = running.engine.sync().map_err(|error| format!("{}: {error}", self.id))?;
+        self.step(now, Event::Durable(durable))
+    }
 }
 
 impl Country {
     pub(crate) fn start(&mut self, site: usize) -> Result<(), String> {
         let salt = self.seed ^ (site as u64 + 1) << 32 ^ (self.sites[site].life + 1) << 56;
-        self.sites[site].start(self.now, salt, Arc::new(self.blobs.clone()))?;
+        self.sites[site].start(self.now, salt, (policy(), Arc::new(self.blobs.clone())))?;
         if let Some(running) = &mut self.sites[site].running {
             running.core.share_applied(Arc::clone(&self.applied));
         }
@@ -107,17 +156,14 @@ impl Country {
     pub(crate) fn drive(&mut self, at: usize) -> Result<(), String> {
         let (now, soon) = (self.now, self.now + TICK);
         let site = &mut self.sites[at];
-        let Some(running) = &mut site.running else { return Ok(()) };
-        let turn = running.core.turn(now, &running.log).map_err(|error| format!("{}: {error}", site.id))?;
-        for notice in turn.notices.iter().filter(|notice| notice.alarm) {
+        if site.running.is_none() {
+            return Ok(());
+        }
+        let turned = site.turn(now)?;
+        for notice in turned.notices.iter().filter(|notice| notice.alarm) {
             self.report.broken.extend(outcome_of(notice, site.id, at == 0));
         }
-        running.queue.extend(turn.records);
-        if !running.syncing && !running.queue.is_empty() {
-            let appended = running.engine.append(now, &running.queue, Urgency::Normal);
-            appended.map_err(|error| format!("{}: {error}", site.id))?;
-            running.queue.clear();
-            running.syncing = true;
+        if turned.syncs {
             let delay = self.random.between(100, 1_000);
             self.heap.push(now + delay, Happening::Synced(at, site.life));
         }
@@ -125,35 +171,15 @@ impl Country {
             site.wake = soon;
             self.heap.push(soon, Happening::Wake(at));
         }
-        for action in turn.actions {
-            let Action::Send(send) = action else { continue };
-            let bytes = self.bytes_of(at, send.what)?;
-            self.send(at, send.peer, bytes);
-        }
+        turned.frames.into_iter().for_each(|(peer, bytes)| self.send(at, peer, bytes));
         Ok(())
     }
 
-    fn bytes_of(&self, at: usize, what: Payload) -> Result<Vec<u8>, String> {
-        let (record, hop) = match what {
-            Payload::Frame(bytes) => return Ok(bytes),
-            Payload::Batch { record, hop, .. } => (record, hop),
-        };
-        let site = &self.sites[at];
-        let Some(running) = &site.running else { return Err("a node that is down sends".into()) };
-        let batch = read_batch(&running.log, record).map_err(|error| format!("{}: {error}", site.id))?;
-        Ok(Frame::batch_bytes(&hop, &batch))
-    }
-
     pub(crate) fn synced(&mut self, at: usize, life: u64) -> Result<(), String> {
-        let now = self.now;
-        let site = &mut self.sites[at];
-        if site.life != life {
+        if self.sites[at].life != life || self.sites[at].running.is_none() {
             return Ok(());
         }
-        let Some(running) = &mut site.running else { return Ok(()) };
-        running.syncing = false;
-        let durable = running.engine.sync().map_err(|error| format!("{}: {error}", site.id))?;
-        site.step(now, Event::Durable(durable))?;
+        self.sites[at].synced(self.now)?;
         self.drive(at)
     }
 
@@ -267,13 +293,13 @@ impl Country {
 }
 
 /// An alarm that nothing here explains. That the ministry refuses the wrong batch is what it is for.
-fn outcome_of(notice: &jincai_exchange::Notice, id: AuthorityId, ministry: bool) -> Option<String> {
+fn outcome_of(notice: &Notice, id: AuthorityId, ministry: bool) -> Option<String> {
     let wanted = ministry && notice.text.contains(super::forge::SYSTEM);
     (!wanted).then(|| format!("{id}: {} {}", notice.code, notice.text))
 }
 
 fn kind_of(frame: &[u8]) -> &'static str {
-    const KINDS: [&str; 10] =
-        ["hello", "batch", "durable", "receipts", "gap", "slot", "ends", "intake", "offer", "want"];
+    const KINDS: [&str; 12] =
+        ["hello", "batch", "durable", "receipts", "gap", "slot", "ends", "intake", "offer", "want", "demand", "grant"];
     frame.get(1).and_then(|kind| KINDS.get(usize::from(*kind))).unwrap_or(&"other")
 }

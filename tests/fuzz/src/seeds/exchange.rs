@@ -7,7 +7,7 @@ use crate::world::world;
 use jincai_exchange::record::{
     Cause, Cleared, DeadLetter, Delivered, EffectRecord, EffectsHead, Gone, Restored, batch_record, to_body,
 };
-use jincai_exchange::{Frame, HeldBack, HopOrder, Obstacle, Receipt, ReceiptList, SlotValue};
+use jincai_exchange::{Frame, HeldBack, HopOrder, Obstacle, Receipt, ReceiptList, SlotValue, Waiting};
 use jincai_types::{AuthorityId, Destination, Digest, Epoch, encode};
 
 const EPOCH: Epoch = Epoch { number: 1, salt: 2 };
@@ -62,9 +62,11 @@ fn frames() -> Vec<Seed> {
         ("intake", Frame::Intake { open: true, held: vec![held] }),
         ("offer", Frame::Offer { ids: vec![[1; 16].into(), [2; 16].into()] }),
         ("want", Frame::Want { ids: vec![[3; 16].into()] }),
+        ("demand", Frame::Demand { granted: [5; 4], waiting: [Waiting { bytes: 9, next: 4, age: 7 }; 4] }),
+        ("grant", Frame::Grant { windows: [1 << 20; 4] }),
     ];
     let frames = frames.into_iter().map(|(name, frame)| accepted("frame", name, frame.to_bytes()));
-    frames.chain([refused("frame", "unknown-kind", vec![0x82, 0x0a, 0x80])]).collect()
+    frames.chain([refused("frame", "unknown-kind", vec![0x82, 0x17, 0x80])]).collect()
 }
 
 fn records() -> Vec<Seed> {

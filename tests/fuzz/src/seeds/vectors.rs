@@ -10,7 +10,7 @@ use crate::world::{NOW, world};
 use jincai_crypto::{
     BatchView, CardChain, Directory, EvidenceReport, Purpose, Statement, Verified, signer_of, verify_evidence,
 };
-use jincai_exchange::{Frame, Receipt, ReceiptList, SlotValue};
+use jincai_exchange::{Frame, HeldBack, Receipt, ReceiptList, SlotValue, Waiting};
 use jincai_types::{Attributes, Destination, Digest, Epoch, Lane, LanePosition, decode_canonical, hex, limits, unhex};
 use minicbor::bytes::ByteArray;
 use serde_json::{Value, json};
@@ -155,9 +155,17 @@ fn of_frame(frame: &Frame<'_>) -> Value {
         Frame::Ends { lanes, more } => {
             json!({ "kind": "ends", "lanes": lanes.iter().map(of_end).collect::<Vec<_>>(), "more": more })
         }
-        Frame::Intake { open } => json!({ "kind": "intake", "open": open }),
+        Frame::Intake { open, held } => {
+            let one = |h: &HeldBack| json!({ "hop": h.hop, "class": h.class.name(), "why": format!("{:?}", h.why), "at": h.at, "since": h.since });
+            json!({ "kind": "intake", "open": open, "held": held.iter().map(one).collect::<Vec<_>>() })
+        }
         Frame::Offer { ids: named } => json!({ "kind": "offer", "ids": ids(named) }),
         Frame::Want { ids: named } => json!({ "kind": "want", "ids": ids(named) }),
+        Frame::Demand { granted, waiting } => {
+            let one = |w: &Waiting| json!({ "bytes": w.bytes, "next": w.next, "age_ms": w.age });
+            json!({ "kind": "demand", "granted": granted, "waiting": waiting.iter().map(one).collect::<Vec<_>>() })
+        }
+        Frame::Grant { windows } => json!({ "kind": "grant", "windows": windows }),
     }
 }
 

@@ -11,8 +11,8 @@ use jincai_crypto::{
     export_evidence, seal, sign,
 };
 use jincai_exchange::record::Gone;
-use jincai_exchange::{Frame, HopOrder, SlotValue};
-use jincai_types::{Attributes, Destination, Epoch, Lane, LanePosition, Requirement, encode};
+use jincai_exchange::{Frame, HeldBack, HopOrder, Obstacle, SlotValue, Waiting};
+use jincai_types::{Attributes, AuthorityId, Destination, Epoch, Lane, LanePosition, Requirement, encode};
 
 const EPOCH: Epoch = Epoch { number: 1, salt: 2 };
 const MALFORMED: &str = "JC-1003";
@@ -88,6 +88,8 @@ fn frames() -> Vec<Vector> {
     };
     let signed_receipts = world.sign(2, Purpose::Receipts, &encode(&receipts()));
     let signed_slot = world.sign(2, Purpose::Slot, &encode(&slot()));
+    let (class, at) = (lane.class, AuthorityId::MINISTRY);
+    let held = HeldBack { hop: authority, class, why: Obstacle::Full, at, since: 60_000 };
     let frames = [
         ("hello", hello.clone()),
         ("hello-that-asks", asks),
@@ -99,20 +101,29 @@ fn frames() -> Vec<Vector> {
         ("slot", Frame::Slot { signed: signed_slot.into() }),
         ("ends", Frame::Ends { lanes: vec![(lane, position), (public_lane(), position)], more: true }),
         ("ends-of-nothing", Frame::Ends { lanes: Vec::new(), more: false }),
-        ("intake", Frame::Intake { open: false }),
+        ("intake", Frame::Intake { open: false, held: Vec::new() }),
+        ("intake-held-back", Frame::Intake { open: true, held: vec![held] }),
         ("offer", Frame::Offer { ids: vec![[1; 16].into(), [2; 16].into()] }),
         ("want", Frame::Want { ids: vec![[3; 16].into()] }),
+        (
+            "demand",
+            Frame::Demand {
+                granted: [1 << 20; 4],
+                waiting: [Waiting { bytes: 9 << 20, next: 1 << 20, age: 60_000 }; 4],
+            },
+        ),
+        ("grant", Frame::Grant { windows: [1 << 20, 2 << 20, 4 << 20, 2 << 10] }),
     ];
-    let intake = Frame::Intake { open: true }.to_bytes();
+    let intake = Frame::Intake { open: true, held: Vec::new() }.to_bytes();
     let bad = [
-        bad("unknown-kind", MALFORMED, vec![0x82, 0x0a, 0x80]),
+        bad("unknown-kind", MALFORMED, vec![0x82, 0x17, 0x80]),
         bad("no-cbor", MALFORMED, b"?".to_vec()),
         bad("no-fields", MALFORMED, vec![0x81, 0x07]),
         bad("cut-short", MALFORMED, cut(&hello.to_bytes())),
         bad("something-behind", MALFORMED, longer(&hello.to_bytes())),
         bad("a-long-number", NOT_CANONICAL, replaced(&intake, &[0x82, 0x07], &[0x82, 0x18, 0x07])),
         bad("an-indefinite-length", MALFORMED, vec![0x9f, 0x07, 0x81, 0xf5, 0xff]),
-        bad("one-field-more", NOT_CANONICAL, vec![0x82, 0x07, 0x82, 0xf5, 0xf5]),
+        bad("one-field-more", NOT_CANONICAL, vec![0x82, 0x0b, 0x82, 0x84, 0, 0, 0, 0, 0xf5]),
     ];
     frames.into_iter().map(|(name, frame)| good(name, frame.to_bytes())).chain(bad).collect()
 }
