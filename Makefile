@@ -19,6 +19,7 @@ test:
 	tests/install.sh
 	cargo fmt --all --check
 	python3 tests/licences.py
+	cargo metadata --locked --format-version 1 --manifest-path tests/fuzz/search/Cargo.toml >/dev/null
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	$(CARGO) test --release --locked --workspace
 	$(CARGO) test --release --locked -p jincai-simulation --features mutations --test mutations
