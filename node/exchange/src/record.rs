@@ -189,8 +189,11 @@ pub fn effects(kind: u16, body: &[u8]) -> Result<(String, Vec<Effect<'_>>), Erro
     match kind {
         kind::EFFECT => {
             let record: EffectRecord<'_> = from_body("effect record", body)?;
-            // The effect is the record's last field, so it ends where the record ends.
+            // The effect is the record's last field, so it ends where the record ends; a node writes nothing behind it.
             let offset = body.len() - record.effect.len();
+            if !std::ptr::eq(body[offset..].as_ptr(), record.effect.as_ptr()) {
+                return Err(Error::Cbor { what: "effect record", reason: "something stands behind its effect".into() });
+            }
             Ok((record.room.to_owned(), vec![Effect { cause: record.cause, offset, bytes: record.effect }]))
         }
         kind::EFFECTS => shared_effects(body),
@@ -355,6 +358,19 @@ mod tests {
         }
         assert_eq!(read.len(), 3);
         assert!(effects(kind::EFFECTS, &body[..body.len() - 1]).is_err(), "a cut record is refused");
+    }
+
+    #[test]
+    fn what_stands_behind_an_effect_is_not_taken_for_a_part_of_it() {
+        for effect in [b"".as_slice(), b"one"] {
+            let record = EffectRecord { cause: Some(cause(7)), room: "room", used: Vec::new(), effect: effect.into() };
+            let body = to_body(&record);
+            let (_, read) = effects(kind::EFFECT, &body).expect("reads");
+            assert_eq!((read[0].offset, read[0].bytes), (body.len() - effect.len(), effect));
+            // As an array of no stated length, with its end behind the effect.
+            let longer = [&[0x9f], &body[1..], &[0xff]].concat();
+            assert!(effects(kind::EFFECT, &longer).is_err());
+        }
     }
 
     #[test]

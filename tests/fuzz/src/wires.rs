@@ -95,8 +95,8 @@ pub(crate) fn entry(frame: &[u8]) -> Vec<u8> {
     [b"JCP1", &length[..], &sha256(frame).0, frame].concat()
 }
 
-/// A connection with one stream, which ends after it.
-struct OneStream(Mutex<Option<Vec<u8>>>);
+/// A connection with one stream, which ends after it; and how often the reader of so many bytes may have to let others run.
+struct OneStream(Mutex<Option<Vec<u8>>>, usize);
 
 impl Session for OneStream {
     type Writer = tokio::io::Sink;
@@ -114,9 +114,9 @@ impl Session for OneStream {
         let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         match stream {
             Some(stream) => Ok(std::io::Cursor::new(stream)),
-            // Nothing more comes; by then the stream has been read, since it never waits.
+            // Nothing more comes; by then the stream has been read, since it waits for nothing but its turn.
             None => {
-                for _ in 0..4 {
+                for _ in 0..self.1 {
                     tokio::task::yield_now().await;
                 }
                 Err(Error::Protocol("there is no other stream"))
@@ -148,7 +148,8 @@ async fn read_stream(peer: AuthorityId, bytes: Vec<u8>) -> Vec<Vec<u8>> {
     let (events, mut heard) = mpsc::channel(FRAMES);
     let (arrives, arrivals) = mpsc::channel(1);
     let link = session_link(peer, arrivals, events);
-    arrives.try_send(OneStream(Mutex::new(Some(bytes)))).ok();
+    let turns = 4 + bytes.len() / 64;
+    arrives.try_send(OneStream(Mutex::new(Some(bytes)), turns)).ok();
     let mut frames = Vec::new();
     while let Some(event) = heard.recv().await {
         match event {
