@@ -15,7 +15,7 @@ use crate::frame::{Frame, Waiting, Windows};
 use crate::link::LinkKind;
 use crate::output::{Context, Payload};
 use jincai_policies::LinkPolicy;
-use jincai_types::{AuthorityId, Millis, Priority};
+use jincai_types::{AuthorityId, Millis, Priority, limits};
 use std::collections::{BTreeMap, VecDeque};
 
 /// A sender speaks of what waits at most this often.
@@ -84,6 +84,17 @@ struct Sender {
     at: Millis,
 }
 
+impl Sender {
+    /// What waits there, in the sender's words: no batch is larger than a frame, whatever it claims.
+    fn says(&mut self, waiting: [Waiting; 4], now: Millis) {
+        self.at = now;
+        self.waiting = waiting.map(|w| Waiting { next: w.next.min(limits::FRAME_BYTES as u64), ..w });
+        for (owed, waiting) in self.owed.iter_mut().zip(&waiting) {
+            *owed = waiting.bytes.min(*owed);
+        }
+    }
+}
+
 /// What we grant to our neighbours.
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
@@ -133,11 +144,7 @@ impl Exchange {
         ctx: &mut Context<'_>,
     ) {
         let Some(said) = self.grants.said.get(&peer).copied() else { return };
-        let sender = self.grants.senders.entry(peer).or_default();
-        (sender.waiting, sender.at) = (waiting, ctx.now);
-        for (owed, waiting) in sender.owed.iter_mut().zip(&waiting) {
-            *owed = waiting.bytes.min(*owed);
-        }
+        self.grants.senders.entry(peer).or_default().says(waiting, ctx.now);
         self.grants.changed = true;
         if granted != said {
             self.say_grant(peer, said, ctx);
@@ -269,7 +276,11 @@ mod tests {
         neighbours: usize,
         wants: impl IntoIterator<Item = (AuthorityId, [Waiting; 4])>,
     ) -> BTreeMap<AuthorityId, Sender> {
-        let sender = |(peer, waiting)| (peer, Sender { waiting, ..Sender::default() });
+        let sender = |(peer, waiting)| {
+            let mut sender = Sender::default();
+            sender.says(waiting, 0);
+            (peer, sender)
+        };
         let mut senders = wants.into_iter().map(sender).collect();
         share(policy, &even(policy, neighbours), &mut senders);
         senders
@@ -316,6 +327,16 @@ mod tests {
         let total = |class: Priority| senders.values().map(|s| s.owed[class.index()]).sum::<u64>();
         let (urgent, bulk) = (total(Priority::Interactive), total(Priority::Bulk));
         assert!(urgent > 20 << 20 && (2 << 20..6 << 20).contains(&bulk), "{urgent} {bulk}");
+    }
+
+    #[test]
+    fn numbers_beyond_all_measure_stop_nobody() {
+        let policy = LinkPolicy::default();
+        let liar = waiting(Priority::Record, u64::MAX, u64::MAX, u64::MAX);
+        let honest = waiting(Priority::Record, 1 << 20, 1 << 20, HOUR);
+        let senders = shared(&policy, 1000, [(county(1), liar), (county(2), liar), (county(3), honest)]);
+        let at = Priority::Record.index();
+        assert!(even(&policy, 1000)[at] + senders[&county(3)].owed[at] >= 1 << 20);
     }
 
     #[test]

@@ -589,11 +589,7 @@ impl Link {
             return Some(now);
         }
         let mut next = self.offer.0;
-        next = self
-            .credit
-            .next_demand(self.waits(), self.in_flight.iter().any(|bytes| *bytes > 0))
-            .into_iter()
-            .fold(next, Millis::min);
+        next = self.credit.next_demand(self.waits(), self.flies()).into_iter().fold(next, Millis::min);
         let paced = Priority::ALL.into_iter().filter(|class| !self.ready[class.index()].is_empty());
         next = paced.filter_map(|class| self.pace.waits(class, now)).map(|(at, _)| at).fold(next, Millis::min);
         if !self.owed.is_empty() || !self.owed_exactly.is_empty() {
@@ -631,12 +627,16 @@ impl Link {
         self.takes_batches() && self.ready.iter().any(|lanes| lanes.iter().take(LOOKED_AT).any(unsent))
     }
 
+    /// Whether something was sent that the peer has not said it holds.
+    fn flies(&self) -> bool {
+        self.in_flight.iter().any(|bytes| *bytes > 0)
+    }
+
     /// What the peer is to hear about what waits here for want of a window; see [`crate::credit`].
     pub(crate) fn demand(&mut self, policy: &LinkPolicy, now: Millis) -> Option<Frame<'static>> {
         // Nothing is said before it is time to, and this is asked after every event.
         self.credit.granted?;
-        let flies = self.in_flight.iter().any(|bytes| *bytes > 0);
-        let waits = self.waits();
+        let (waits, flies) = (self.waits(), self.flies());
         let mut credit = std::mem::take(&mut self.credit);
         let demand = credit.demand(waits, flies, now, || Priority::ALL.map(|class| self.demand_of(class, policy, now)));
         self.credit = credit;
