@@ -154,7 +154,9 @@ fn a_node_is_set_back_to_a_record() {
     assert_eq!(done["last"], record);
     node.start();
     assert_eq!(ids(&node), ["m0", "m1", "m2", "m3", "m4"]);
-    assert_eq!(node.get("/api/v1/status")["catching_up"], false, "it has no neighbours");
+    wait_for("the node to see that it has no neighbours", || {
+        (node.get("/api/v1/status")["catching_up"] == json!(false)).then_some(())
+    });
     node.stop();
 }
 

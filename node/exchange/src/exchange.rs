@@ -241,6 +241,7 @@ impl Exchange {
         if opening == Opening::ReadOnly {
             return Ok(());
         }
+        self.catch_up.since = ctx.now;
         let kept = opening == Opening::Restored && mutated(Mutation::KeepEpochAfterRestore);
         if (opening != Opening::Clean && !kept) || self.epoch == Epoch::default() {
             let number = ctx.now.max(self.epoch.number + 1);
@@ -451,6 +452,7 @@ impl Exchange {
             // The clock went back: nobody waits for a time that will not come again for a day or a year.
             self.links.values_mut().for_each(|link| link.rebase(ctx.now));
             self.deliveries.rebase(ctx.now);
+            self.catch_up.since = self.catch_up.since.min(ctx.now);
             self.pressed_at = self.pressed_at.min(ctx.now);
         }
         self.last_tick = ctx.now;

@@ -146,6 +146,8 @@ pub(crate) struct SavedLink {
     late: Vec<(Lane, Held)>,
     #[n(2)]
     epoch: Epoch,
+    #[n(3)]
+    kept: Vec<(Lane, Held)>,
 }
 
 /// What to send next.
@@ -197,6 +199,8 @@ pub(crate) struct Link {
     pub(crate) owed_exactly: BTreeSet<(Lane, LanePosition)>,
     /// Batches that came late, in custody until the neighbour has signed for exactly them; and when to send them (again).
     late: BTreeMap<(Lane, Key), (Held, Millis)>,
+    /// Batches of its own that the neighbour, which was set back, may ask back: kept until it has signed for them.
+    kept: BTreeMap<(Lane, Key), Held>,
     /// The newest epoch in which the neighbour has spoken.
     pub(crate) epoch: Epoch,
     pub(crate) receipts_sent: Millis,
@@ -236,6 +240,11 @@ impl Link {
         self.late.insert((lane, held.end.key()), (held, 0));
     }
 
+    /// Keeps batches of the neighbour's own for it.
+    pub(crate) fn keep(&mut self, own: Vec<(Lane, Held)>) {
+        self.kept.extend(own.into_iter().map(|(lane, held)| ((lane, held.end.key()), held)));
+    }
+
     /// The late batches that are to be sent now; each comes again after `pause`.
     pub(crate) fn late_due(&mut self, pause: Millis, now: Millis) -> Vec<(Lane, Held)> {
         if !self.takes_batches() {
@@ -262,7 +271,8 @@ impl Link {
     /// Everything in custody: lane and batch.
     pub(crate) fn custody(&self) -> impl Iterator<Item = (&Lane, &Held)> {
         let queued = self.queues.iter().flat_map(|(lane, q)| q.held.values().map(move |h| (lane, h)));
-        queued.chain(self.late.iter().map(|((lane, _), (held, _))| (lane, held)))
+        let late = self.late.iter().map(|((lane, _), (held, _))| (lane, held));
+        queued.chain(late).chain(self.kept.iter().map(|((lane, _), held)| (lane, held)))
     }
 
     /// How far a batch in custody has come.
@@ -287,6 +297,7 @@ impl Link {
             queues: self.queues.iter().map(|(lane, q)| (*lane, q.held.values().copied().collect())).collect(),
             late: self.late.iter().map(|((lane, _), (held, _))| (*lane, *held)).collect(),
             epoch: self.epoch,
+            kept: self.kept.iter().map(|((lane, _), held)| (*lane, *held)).collect(),
         }
     }
 
@@ -298,6 +309,7 @@ impl Link {
             batches.into_iter().for_each(|held| link.hold(lane, held, now));
         }
         saved.late.into_iter().for_each(|(lane, held)| link.hold_late(lane, held));
+        link.keep(saved.kept);
         link
     }
 
@@ -494,6 +506,14 @@ impl Link {
             self.discard(lane, position);
             return Ok(true);
         }
+        let kept = self.kept.range((*lane, Key::default())..=(*lane, position.key())).next_back();
+        if let Some(end) = kept.map(|(_, held)| held.end) {
+            if end.key() == position.key() && end.digest != position.digest {
+                return Err(());
+            }
+            self.discard(lane, position);
+            return Ok(true);
+        }
         let Some(queue) = self.queues.get(lane) else { return Ok(false) };
         let first = queue.held.values().next();
         if first.is_none_or(|h| h.end.key() > position.key()) {
@@ -516,6 +536,7 @@ impl Link {
         if self.late.remove(&(*lane, position.key())).is_some() {
             return;
         }
+        self.kept.extract_if((*lane, Key::default())..=(*lane, position.key()), |_, _| true).for_each(drop);
         let Some(queue) = self.queues.get_mut(lane) else { return };
         // Whatever of it was in flight is no longer.
         let flying = queue.bytes_between(queue.confirmed, queue.sent.min(position.key()));

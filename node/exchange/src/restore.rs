@@ -31,6 +31,9 @@ pub(crate) const WANTED: usize = 1000;
 pub(crate) const EXPECTED: usize = 100_000;
 /// A restored node asks again after so many retry times.
 const ASK_AGAIN: Millis = 8;
+/// For so many retry times after its start a restored node does not believe that all have answered: one that remembers
+/// nothing knows no neighbour yet either.
+const SETTLE: Millis = 4;
 
 /// The state of a node that was set back and has not caught up yet.
 #[derive(Debug, Default)]
@@ -42,6 +45,8 @@ pub(crate) struct CatchUp {
     /// What they hold beyond what is here.
     expected: BTreeMap<(AuthorityId, Lane), LanePosition>,
     asked: Millis,
+    /// When this run began.
+    pub(crate) since: Millis,
 }
 
 /// Neighbours that lack something of a lane that this hop no longer holds.
@@ -143,7 +148,16 @@ impl Exchange {
     }
 
     /// A neighbour was set back: it hears what this node holds of its lanes, and of lanes that lead to it.
-    pub(crate) fn say_ends(&self, peer: AuthorityId, ctx: &mut Context<'_>) {
+    pub(crate) fn say_ends(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
+        // What it has signed since it was set back, it knows; that must not hide what it signed before.
+        let since = self.links.get(&peer).map(|link| link.epoch).unwrap_or_default();
+        let own = |lane: &Lane, held: &Held| lane.origin == peer && held.end.epoch < since;
+        // It may lose what it is given back, and ask again only when custody of that has ended.
+        let custody = self.links.values().flat_map(|link| link.custody()).filter(|(lane, held)| own(lane, held));
+        let kept: Vec<(Lane, Held)> = custody.map(|(lane, held)| (*lane, *held)).collect();
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.keep(kept);
+        }
         let mut ends: BTreeMap<Lane, LanePosition> = BTreeMap::new();
         let mut note = |lane: &Lane, end: LanePosition| {
             let known = ends.entry(*lane).or_default();
@@ -151,10 +165,8 @@ impl Exchange {
                 *known = end;
             }
         };
-        // What it has signed since it was set back, it knows; that must not hide what it signed before.
-        let since = self.links.get(&peer).map(|link| link.epoch).unwrap_or_default();
         let concerns = |lane: &Lane, held: &Held| match lane.origin == peer {
-            true => held.end.epoch < since,
+            true => own(lane, held),
             false => self.directory.tree().is_member(lane.destination, peer),
         };
         let custody = self.links.values().flat_map(|l| l.custody());
@@ -199,10 +211,22 @@ impl Exchange {
                 }
                 let have = self.have(&lane);
                 self.ask(peer, lane, have, ctx);
+            } else if known && lane.origin == self.me {
+                self.keep_no_more(peer, lane, &end);
             }
         }
         if let Some(link) = self.links.get(&peer).filter(|_| !more) {
             self.catch_up.answered.insert(peer, link.epoch);
+        }
+    }
+
+    /// A neighbour need not keep a lane of ours for us any more: it is here up to a batch's end.
+    fn keep_no_more(&mut self, peer: AuthorityId, lane: Lane, end: &LanePosition) {
+        // What we know is signed, not what the neighbour says.
+        let taken = self.shelf.get(&lane).and_then(|shelf| shelf.get(&end.key())).map(|held| held.end);
+        let known = taken.unwrap_or_else(|| self.have(&lane));
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.owe_exactly(lane, known);
         }
     }
 
@@ -230,12 +254,21 @@ impl Exchange {
 
     /// Whether everything of this node's own lanes that neighbours hold is here. Two nodes that were set back together wait for
     /// each other's lanes: whoever knows all of its own may say what of them is lost.
-    fn knows_own_lanes(&self) -> bool {
-        let answered = || self.links.keys().all(|peer| self.catch_up.answered.contains_key(peer));
+    fn knows_own_lanes(&self, now: Millis) -> bool {
         let open = |((_, lane), end): (&(AuthorityId, Lane), &LanePosition)| {
             lane.origin == self.me && !self.is_here(lane, end)
         };
-        !self.is_catching_up() || (answered() && !self.catch_up.expected.iter().any(open))
+        !self.is_catching_up() || (self.all_answered(now) && !self.catch_up.expected.iter().any(open))
+    }
+
+    /// Whether every neighbour has said what it holds.
+    fn all_answered(&self, now: Millis) -> bool {
+        now >= self.settled_at() && self.links.keys().all(|peer| self.catch_up.answered.contains_key(peer))
+    }
+
+    /// From when on the neighbours that are known are taken for all.
+    fn settled_at(&self) -> Millis {
+        self.catch_up.since + self.policy.retry_ms * SETTLE
     }
 
     /// Looks whether the node has caught up, and asks again if that takes long.
@@ -246,8 +279,7 @@ impl Exchange {
         let expected = std::mem::take(&mut self.catch_up.expected);
         let open = expected.into_iter().filter(|((_, lane), end)| !self.is_here(lane, end));
         self.catch_up.expected = open.collect();
-        let answered = self.links.keys().all(|peer| self.catch_up.answered.contains_key(peer));
-        if answered && self.catch_up.expected.is_empty() {
+        if self.all_answered(ctx.now) && self.catch_up.expected.is_empty() {
             self.stop_catching_up(ctx);
             ctx.out.notice(false, "JC-1215", "this node was set back and has caught up with its neighbours".into());
         } else if ctx.now < self.catch_up.asked || ctx.now >= self.catch_up.asked + self.policy.retry_ms * ASK_AGAIN {
@@ -265,10 +297,14 @@ impl Exchange {
         if !self.catch_up.is_under_way() {
             return None;
         }
-        let answered = self.links.keys().all(|peer| self.catch_up.answered.contains_key(peer));
+        let answered = self.all_answered(now.max(self.settled_at()));
         let here = self.catch_up.expected.iter().all(|((_, lane), end)| self.is_here(lane, end));
         let again = self.catch_up.asked + self.policy.retry_ms * ASK_AGAIN;
-        Some(if (answered && here) || now < self.catch_up.asked { now } else { again })
+        Some(match answered && here {
+            _ if now < self.catch_up.asked => now,
+            true => again.min(self.settled_at()).max(now),
+            false => again,
+        })
     }
 
     /// Another node says that it was set back, in the epoch that it opened then.
@@ -316,11 +352,13 @@ impl Exchange {
         let taken = self.shelf.get(&lane).is_some_and(|shelf| shelf.contains_key(&end.key()));
         if taken || self.is_here(&lane, &end) {
             self.counters.duplicates_dropped += 1;
+            self.keep_no_more(peer, lane, &end);
             return Ok(());
         }
         let record = ctx.out.record(kind::TAKEN_BACK, record::batch_record(Some(peer), ctx.now, bytes));
         let held = Held::new(record, view, bytes.len(), view.statement.previous);
         self.note_taken_back(view, held, ctx.now)?;
+        self.keep_no_more(peer, lane, &end);
         self.counters.taken_back += view.items.len() as u64;
         let text = format!(
             "lane {lane}: messages {} to {} of epoch {} were sent before this node was set back; their ids count as used",
@@ -433,7 +471,7 @@ impl Exchange {
     pub(crate) fn pass_on_gap(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
         let way = self.directory.tree().next_hops(self.me, Destination::Authority(lane.origin), Some(peer));
         let Some(hop) = way.first().copied().filter(|_| lane.origin != self.me) else {
-            if !self.knows_own_lanes() {
+            if !self.knows_own_lanes(ctx.now) {
                 // Neighbours may give it back yet.
                 return;
             }

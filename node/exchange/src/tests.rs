@@ -3,6 +3,7 @@
 
 mod operators;
 mod press;
+mod restore;
 
 use crate::link::{ASKED, OWED_EXACTLY};
 use crate::restore::WANTED;
