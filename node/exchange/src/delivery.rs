@@ -193,7 +193,7 @@ impl Exchange {
     }
 
     /// Where one of our lanes ends: behind what was sealed, and what was taken back and did not fit the chain any more.
-    fn end_of(&self, lane: &Lane) -> LanePosition {
+    pub(crate) fn end_of(&self, lane: &Lane) -> LanePosition {
         let sealed = self.outbox.position(lane);
         self.newest_on_shelf(lane).filter(|end| end.key() > sealed.key()).unwrap_or(sealed)
     }

@@ -245,6 +245,11 @@ impl Link {
         self.kept.extend(own.into_iter().map(|(lane, held)| ((lane, held.end.key()), held)));
     }
 
+    /// What is kept so.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&Lane, &Held)> {
+        self.kept.iter().map(|((lane, _), held)| (lane, held))
+    }
+
     /// The late batches that are to be sent now; each comes again after `pause`.
     pub(crate) fn late_due(&mut self, pause: Millis, now: Millis) -> Vec<(Lane, Held)> {
         if !self.takes_batches() {
@@ -272,7 +277,7 @@ impl Link {
     pub(crate) fn custody(&self) -> impl Iterator<Item = (&Lane, &Held)> {
         let queued = self.queues.iter().flat_map(|(lane, q)| q.held.values().map(move |h| (lane, h)));
         let late = self.late.iter().map(|((lane, _), (held, _))| (lane, held));
-        queued.chain(late).chain(self.kept.iter().map(|((lane, _), held)| (lane, held)))
+        queued.chain(late)
     }
 
     /// How far a batch in custody has come.

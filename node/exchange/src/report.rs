@@ -175,9 +175,12 @@ impl Exchange {
         confirmed.unwrap_or_else(|| self.outbox.position(lane).sequence)
     }
 
-    /// How far another node's lane is held here.
+    /// How far a lane is held here; one of our own: is known here.
     #[must_use]
     pub fn held_up_to(&self, lane: &Lane) -> LanePosition {
+        if lane.origin == self.me {
+            return self.end_of(lane);
+        }
         self.chains.get(lane).map(crate::chain::Chain::position).unwrap_or_default()
     }
 

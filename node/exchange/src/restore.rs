@@ -169,7 +169,7 @@ impl Exchange {
             true => own(lane, held),
             false => self.directory.tree().is_member(lane.destination, peer),
         };
-        let custody = self.links.values().flat_map(|l| l.custody());
+        let custody = self.links.values().flat_map(|l| l.custody().chain(l.kept()));
         for (lane, held) in custody.filter(|(lane, held)| concerns(lane, held)) {
             note(lane, held.end);
         }
@@ -324,7 +324,7 @@ impl Exchange {
         if let Some(shelf) = self.shelf.get(&lane) {
             held.extend(shelf.range(later).map(|(k, h)| (*k, *h)));
         }
-        let custody = self.links.values().flat_map(|l| l.custody());
+        let custody = self.links.values().flat_map(|l| l.custody().chain(l.kept()));
         held.extend(custody.filter(|(l, h)| **l == lane && h.end.key() > have.key()).map(|(_, h)| (h.end.key(), *h)));
         for held in held.into_values().take(GIVEN_BACK) {
             ctx.out.send(peer, lane.class, held.payload());

@@ -18,11 +18,12 @@ fn own(sequence: u64) -> (Lane, Held) {
 /// The lanes of which the node says the ends to the county.
 fn ends(node: &mut Node) -> Vec<(Lane, LanePosition)> {
     let said = node.says(authority(COUNTY), |exchange, ctx| exchange.say_ends(authority(COUNTY), ctx));
-    said.iter().find_map(|frame| match Frame::from_bytes(frame) {
-        Ok(Frame::Ends { lanes, .. }) => Some(lanes),
-        _ => None,
-    })
-    .expect("it says ends")
+    said.iter()
+        .find_map(|frame| match Frame::from_bytes(frame) {
+            Ok(Frame::Ends { lanes, .. }) => Some(lanes),
+            _ => None,
+        })
+        .expect("it says ends")
 }
 
 /// What it was given back got lost, custody of it ended meanwhile, and nobody held it any more when it asked again: it then
@@ -44,7 +45,7 @@ fn what_a_restored_neighbour_may_ask_back_is_kept_until_it_has_signed_for_it() {
     let other = LanePosition { digest: Digest([9; 32]), ..first.end };
     assert_eq!(below.clear(&lane, other, 0), Err(()), "that is not what is kept");
     assert_eq!(below.clear(&lane, first.end, 0), Ok(true));
-    assert_eq!(below.custody().map(|(_, held)| *held).collect::<Vec<_>>(), [second]);
+    assert_eq!(below.kept().map(|(_, held)| *held).collect::<Vec<_>>(), [second]);
     assert_eq!(below.clear(&lane, second.end, 0), Ok(true));
     assert_eq!(ends(&mut node), []);
 }
