@@ -7,10 +7,11 @@ Both ends are TUN devices: 10.99.0.1 in A, 10.99.0.2 in B. Says "ready" on stand
 line on standard input, each a change to one direction or both:
 
     {"way": "ab" | "ba" | "both", "loss": 0..1, "delay": seconds, "jitter": seconds, "duplicate": 0..1,
-     "reorder": 0..1, "rate": bits a second or 0, "longest": bytes, "blocked": true | false}
+     "reorder": 0..1, "rate": bits a second or 0, "buffer": seconds, "longest": bytes, "blocked": true | false}
 
 and answers "done". A packet that is longer than "longest" vanishes, as behind a hop with a smaller MTU that tells nobody;
-"reorder" is the share of packets that later ones overtake. Ends with its input. Needs root, and no queueing discipline of
+"reorder" is the share of packets that later ones overtake. A throttled direction keeps "buffer" seconds' worth of packets (1, a
+modem's) and drops what comes on top. Ends with its input. Needs root, and no queueing discipline of
 the kernel. The sequence of decisions comes from one fixed seed.
 """
 
@@ -28,10 +29,8 @@ import time
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 PACKET = 65536
-# A throttled direction keeps so many seconds' worth of packets and drops what comes on top, as a modem's buffer does.
-BUFFER = 1.0
 
-PLAIN = {"loss": 0.0, "delay": 0.0, "jitter": 0.0, "duplicate": 0.0, "reorder": 0.0, "rate": 0, "longest": PACKET, "blocked": False}
+PLAIN = {"loss": 0.0, "delay": 0.0, "jitter": 0.0, "duplicate": 0.0, "reorder": 0.0, "rate": 0, "buffer": 1.0, "longest": PACKET, "blocked": False}
 
 
 def end(name, namespace, address):
@@ -64,7 +63,7 @@ class Way:
         if not self.shape["rate"]:
             return now
         start = max(self.free, now)
-        if start - now > BUFFER:
+        if start - now > self.shape["buffer"]:
             return None
         self.free = start + length * 8 / self.shape["rate"]
         return self.free
