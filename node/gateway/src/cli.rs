@@ -537,6 +537,18 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// What links cost the node that has them: memory, processor, messages a second from so many inferiors together.
+    Links {
+        /// How many links, each in a run of its own.
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1_000])]
+        links: Vec<u64>,
+        /// Messages of 1 KiB, of all inferiors together.
+        #[arg(long, default_value_t = 100_000)]
+        messages: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// 100-byte messages queued for a neighbour that is away, a restart with them, their delivery.
     Queue {
         /// Messages.

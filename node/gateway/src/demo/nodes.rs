@@ -58,31 +58,31 @@ pub(crate) fn prepare(directory: &Path) -> Result<Vec<DemoNode>, Error> {
         enrol::sign_request(above, &below.file("enrolment.request"), &bundle)?;
         enrol::accept(below, &bundle)?;
     }
-    configs
-        .into_iter()
-        .map(|(name, file, config)| {
-            let token = String::from_utf8_lossy(&read(&config.file("token"))?).trim().to_owned();
-            let client = Client::new(&config.http.listen.to_string(), token);
-            Ok(DemoNode { name, authority: config.authority, file, client, child: None })
-        })
-        .collect()
+    configs.into_iter().map(|(name, file, config)| DemoNode::of(name, file, &config)).collect()
 }
 
 fn system(what: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |source| Error::System { what, source }
 }
 
-fn free_tcp() -> Result<u16, Error> {
+pub(crate) fn free_tcp() -> Result<u16, Error> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(system("a free TCP port"))?;
     Ok(listener.local_addr().map_err(system("a free TCP port"))?.port())
 }
 
-fn free_udp() -> Result<u16, Error> {
+pub(crate) fn free_udp() -> Result<u16, Error> {
     let socket = UdpSocket::bind("127.0.0.1:0").map_err(system("a free UDP port"))?;
     Ok(socket.local_addr().map_err(system("a free UDP port"))?.port())
 }
 
 impl DemoNode {
+    /// The node of a configuration file, enrolled and not running.
+    pub(crate) fn of(name: &'static str, file: PathBuf, config: &Config) -> Result<Self, Error> {
+        let token = String::from_utf8_lossy(&read(&config.file("token"))?).trim().to_owned();
+        let client = Client::new(&config.http.listen.to_string(), token);
+        Ok(Self { name, authority: config.authority, file, client, child: None })
+    }
+
     /// Starts the process and waits until it answers.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
         let program = std::env::current_exe().map_err(system("this program's path"))?;
