@@ -1,11 +1,21 @@
 //! `jincai bench`: what this machine can do, through the code that production runs.
 
 mod idle;
+mod line;
 mod links;
+mod priorities;
 mod queue;
 mod relay;
 
 pub(crate) use idle::idle;
 pub(crate) use links::links;
+pub(crate) use priorities::priorities;
 pub(crate) use queue::queue;
 pub(crate) use relay::{Load, relay};
+use std::time::Duration;
+
+/// The latency in milliseconds that this share of them does not exceed; they are sorted.
+fn percentile(sorted: &[Duration], share: f64) -> f64 {
+    let rank = (sorted.len() as f64 * share) as usize;
+    sorted.get(rank.min(sorted.len().saturating_sub(1))).map_or(0.0, |d| d.as_secs_f64() * 1000.0)
+}

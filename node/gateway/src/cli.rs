@@ -549,6 +549,21 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Control messages on a narrow line, alone and beside bulk data that fills it.
+    Priorities {
+        /// Megabits a second.
+        #[arg(long, default_value_t = 100)]
+        mbits: u64,
+        /// Milliseconds there and back.
+        #[arg(long, default_value_t = 20)]
+        rtt: u64,
+        /// Control messages in each of both measurements.
+        #[arg(long, default_value_t = 300)]
+        messages: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// 100-byte messages queued for a neighbour that is away, a restart with them, their delivery.
     Queue {
         /// Messages.

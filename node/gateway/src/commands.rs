@@ -82,6 +82,9 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         }
         Command::Bench(Bench::Idle { settle, seconds, json }) => bench::idle(settle, seconds, json),
         Command::Bench(Bench::Links { links, messages, json }) => bench::links(&links, messages, json),
+        Command::Bench(Bench::Priorities { mbits, rtt, messages, json }) => {
+            bench::priorities(mbits, rtt, messages, json)
+        }
         Command::Bench(Bench::Queue { messages, dir, json }) => bench::queue(messages, dir.as_deref(), json),
         Command::Sim { nodes, days, surge, seeds, faults, trace, json } => {
             let seeds = seeds_of(&seeds)?;

@@ -5,6 +5,7 @@
 //! submission to that, or under a fixed rate from the time at which it was due, so that a node that falls behind does not
 //! look fast. Processor time is that of both processes, kernel included, from the first submission to the last message.
 
+use super::percentile;
 use crate::clock;
 use crate::demo::nodes::{DemoNode, cpu, prepare, wait_for};
 use crate::error::Error;
@@ -99,10 +100,7 @@ pub(crate) fn relay(transport: &str, messages: u64, load: Load, json: bool) -> R
 fn print(transport: &str, messages: u64, load: Load, mut measured: Measured, json: bool) {
     measured.latencies.sort_unstable();
     let latencies = &measured.latencies;
-    let at = |share: f64| {
-        let rank = (latencies.len() as f64 * share) as usize;
-        latencies.get(rank.min(latencies.len().saturating_sub(1))).map_or(0.0, |d| d.as_secs_f64() * 1000.0)
-    };
+    let at = |share| percentile(latencies, share);
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / messages as f64;
     let (origin, destination) = measured.cpu;
     let value = json!({
@@ -189,7 +187,7 @@ async fn measure(config: &Config, other: &DemoNode, messages: u64, load: Load) -
 }
 
 /// Waits until the nodes know each other.
-async fn ready(running: &Running, to: AuthorityId) -> Result<(), Error> {
+pub(super) async fn ready(running: &Running, to: AuthorityId) -> Result<(), Error> {
     let met = move |core: &mut Core| {
         let exchange = core.exchange();
         exchange.directory().card(to).is_some() && exchange.links().iter().any(|l| l.peer == to && l.up)

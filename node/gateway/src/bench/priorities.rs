@@ -1,0 +1,151 @@
+//! `jincai bench priorities`: how long a control message takes on a narrow line, with nothing else under way and beside bulk data
+//! that fills it.
+//!
+//! The sender runs in this process, the receiver in another one, the line of [`super::line`] between them. A message's time runs
+//! from its submission here until this node hears that it is durable there: one way of the line and back.
+
+use super::line::{Line, Shape};
+use super::percentile;
+use crate::clock;
+use crate::config::Config;
+use crate::demo::nodes::prepare;
+use crate::error::Error;
+use crate::output::{progress, progress_done, show};
+use crate::run::{self, Running};
+use jincai_core::Core;
+use jincai_types::{AuthorityId, Destination, Lane, Priority};
+use serde_json::json;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A chunk of bulk data: what fits a batch.
+const CHUNK: usize = 512 << 10;
+/// Chunks that are handed over at once, and bytes that wait at most: what a file's receiver asks for ahead.
+const CLIENTS: u64 = 2;
+const AHEAD: u64 = 32 << 20;
+/// Between two control messages.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long bulk data flows before the second measurement.
+const FILL: Duration = Duration::from_secs(8);
+
+/// Measures and prints.
+pub(crate) fn priorities(mbits: u64, rtt: u64, messages: u64, json: bool) -> Result<(), Error> {
+    if !(1..=10_000).contains(&mbits) || rtt > 10_000 || !(1..=100_000).contains(&messages) {
+        let wanted = "bench priorities: --mbits from 1 to 10000, --rtt up to 10000 and --messages from 1 to 100000";
+        return Err(Error::Check(wanted.into()));
+    }
+    let directory = tempfile::tempdir().map_err(|source| Error::System { what: "a temporary directory", source })?;
+    let mut nodes = prepare(directory.path())?;
+    nodes.truncate(2);
+    let Some(mut below) = nodes.pop() else { return Err(Error::Check("no node to send to".into())) };
+    let Some(above) = nodes.pop() else { return Err(Error::Check("no node to send from".into())) };
+    let delay = Duration::from_millis(rtt) / 2;
+    let shape = Shape { rate: mbits * 1_000_000, delay, buffer: Duration::from_millis(200), longest: 1_500 };
+    let line = Line::between(&below, Some(shape))?;
+    below.start()?;
+    let config = Config::load(&above.file)?;
+    let measured = run::runtime()?.block_on(measure(&config, below.authority, messages, &line))?;
+    below.stop()?;
+    let (mut alone, mut beside, carried) = measured;
+    alone.sort_unstable();
+    beside.sort_unstable();
+    let (p50, loaded) = (percentile(&alone, 0.5), percentile(&beside, 0.5));
+    let value = json!({
+        "mbits": mbits, "rtt_ms": rtt, "queue_ms": shape.buffer.as_millis(), "messages": messages,
+        "alone_p50_ms": p50, "alone_p99_ms": percentile(&alone, 0.99),
+        "beside_bulk_p50_ms": loaded, "beside_bulk_p99_ms": percentile(&beside, 0.99), "p50_ratio": loaded / p50,
+        "line_mbits_beside_bulk": carried,
+    });
+    show(&value, json);
+    Ok(())
+}
+
+type Latencies = (Vec<Duration>, Vec<Duration>, f64);
+
+async fn measure(config: &Config, to: AuthorityId, messages: u64, line: &Line) -> Result<Latencies, Error> {
+    let running = run::start(config).await?;
+    super::relay::ready(&running, to).await?;
+    let control = Control::watch(&running, config.authority, to).await;
+    let alone = control.send(&running, messages, "with nothing beside").await?;
+    let mut bulk = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        bulk.spawn(flood(running.node.clone(), to, client));
+    }
+    tokio::time::sleep(FILL).await;
+    let (bytes, begun) = (line.bytes(), clock::instant());
+    let beside = control.send(&running, messages, "beside bulk data").await?;
+    let carried = (line.bytes() - bytes) as f64 * 8.0 / begun.elapsed().as_secs_f64() / 1e6;
+    bulk.shutdown().await;
+    running.until(std::future::ready(())).await?;
+    Ok((alone, beside, carried))
+}
+
+/// Hands over chunk after chunk; what there is no room for waits.
+async fn flood(node: jincai_console::Node, to: AuthorityId, client: u64) {
+    for number in 0.. {
+        let sent = node.call(move |core, now, _| {
+            let links = core.exchange().links();
+            let names = (format!("bulk-{client}-{number}"), String::new());
+            let waiting = links.iter().find(|link| link.peer == to).map_or(0, |link| link.bytes);
+            waiting < AHEAD
+                && core.submit_note(now, Destination::Authority(to), Priority::Bulk, names, vec![7; CHUNK]).is_ok()
+        });
+        match sent.await {
+            Ok(true) => {}
+            Ok(false) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(_) => return,
+        }
+    }
+}
+
+/// What waits for a control message to be durable there.
+type Waiting = Arc<Mutex<Option<(u64, oneshot::Sender<()>)>>>;
+
+/// Sends control messages, one at a time.
+struct Control {
+    to: AuthorityId,
+    lane: Lane,
+    waiting: Waiting,
+}
+
+impl Control {
+    async fn watch(running: &Running, from: AuthorityId, to: AuthorityId) -> Self {
+        let lane = Lane { origin: from, destination: Destination::Authority(to), class: Priority::Control };
+        let waiting = Waiting::default();
+        let watched = Arc::clone(&waiting);
+        let look = move |core: &Core| {
+            let confirmed = core.exchange().confirmed(to, &lane);
+            let mut waiting = watched.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, heard)) = waiting.take_if(|(wanted, _)| *wanted <= confirmed) {
+                // Whoever waited for it may have given up.
+                let _gone: Result<(), ()> = heard.send(());
+            }
+        };
+        running.watch(Box::new(look)).await;
+        Self { to, lane, waiting }
+    }
+
+    async fn send(&self, running: &Running, messages: u64, what: &str) -> Result<Vec<Duration>, Error> {
+        let mut latencies = Vec::new();
+        for number in 0..messages {
+            progress(&format!("{number} of {messages} control messages {what}"));
+            let (heard, hears) = oneshot::channel();
+            let (to, lane, waiting, begun) = (self.to, self.lane, Arc::clone(&self.waiting), clock::instant());
+            let taken = running.node.call(move |core, now, _| {
+                let sealed =
+                    core.exchange().outbound().iter().find(|o| o.lane == lane).map_or(0, |o| o.sealed.sequence);
+                *waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some((sealed + 1, heard));
+                let names = (format!("control-{}", sealed + 1), String::new());
+                core.submit_note(now, Destination::Authority(to), Priority::Control, names, vec![7; 200])
+            });
+            let gone = || Error::Stopped("the core is gone".into());
+            taken.await.map_err(|_| gone())?.map_err(|error| Error::Check(error.to_string()))?;
+            hears.await.map_err(|_| gone())?;
+            latencies.push(begun.elapsed());
+            tokio::time::sleep(PAUSE).await;
+        }
+        progress_done();
+        Ok(latencies)
+    }
+}
