@@ -66,7 +66,9 @@ fn held_on_way<'a>(
 ) -> impl Iterator<Item = &'a HeldBack> + use<'a> {
     let (to, class) = match lane.destination {
         Destination::Authority(to) if !held.is_empty() => (Some(to), lane.class),
-        Destination::Authority(_) | Destination::Below(_) | Destination::Superiors(_) => (None, lane.class),
+        Destination::Authority(_) | Destination::Below(_) | Destination::Superiors(_) | Destination::Level(..) => {
+            (None, lane.class)
+        }
     };
     let way = to.into_iter().flat_map(move |to| std::iter::once(from).chain(tree.way(from, to)));
     way.filter_map(move |hop| held.get(&(hop, class)))

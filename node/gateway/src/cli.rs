@@ -71,6 +71,10 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
     },
+    /// Send a message to an authority, or to every one of a group.
+    Send(SendArgs),
+    /// The messages that came here, for whoever reads them.
+    Inbox(InboxArgs),
     /// Neighbours and what is in custody for them.
     #[command(subcommand)]
     Queue(Queue),
@@ -322,6 +326,47 @@ pub(crate) struct TraceArgs {
     /// How long to wait for the answers of other nodes.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
+}
+
+/// What to send, where, and from whom.
+#[derive(Args)]
+pub(crate) struct SendArgs {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// The address: DESTINATION[/YEAR[/SYSTEM]]. A destination is an authority, or a group: below:A, superiors:A,
+    /// provinces:A, cities:A, counties:A.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to: String,
+    /// The business system that sends: YEAR/SYSTEM.
+    #[arg(long, value_name = "YEAR/SYSTEM")]
+    pub(crate) from: Option<String>,
+    /// The message's id: never used before by this sender.
+    #[arg(long)]
+    pub(crate) id: String,
+    /// How urgent it is: control, interactive, record, bulk.
+    #[arg(long, default_value = "record")]
+    pub(crate) class: String,
+    /// What it is about.
+    #[arg(long, default_value = "")]
+    pub(crate) subject: String,
+    /// The message.
+    pub(crate) text: String,
+}
+
+/// Who reads, and how much.
+#[derive(Args)]
+pub(crate) struct InboxArgs {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// Only what is for this reader, such as «*/2026/budget»: DESTINATION[/YEAR[/SYSTEM]], with * for any.
+    #[arg(long)]
+    pub(crate) address: Option<String>,
+    /// Only what came after the message of this number.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) after: u64,
+    /// At most so many (up to 1,000).
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: u64,
 }
 
 #[derive(Subcommand)]

@@ -15,6 +15,7 @@ mod error;
 mod input;
 mod kit;
 mod links;
+mod messages;
 mod output;
 mod pulse;
 mod queue;
