@@ -112,31 +112,41 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Bench(Bench),
     /// Simulate worlds of nodes under faults, or the whole country for a month, by seed.
-    Sim {
-        /// Nodes in a world, 3 to 60; more are a country, up to 4000 (3220: ministry, 31 provinces, 330 cities, 2858
-        /// counties).
-        #[arg(long, default_value_t = 7)]
-        nodes: usize,
-        /// Virtual days of a country, 1 to 366 (31 if left out); without it a world of up to 60 nodes works for 40 virtual
-        /// seconds.
-        #[arg(long)]
-        days: Option<u64>,
-        /// Instead: so many senders, 1 to 5000, come back to one receiver with a week's backlog; with the credit that it
-        /// grants, and with fixed windows.
-        #[arg(long, conflicts_with_all = ["nodes", "days", "faults", "trace"])]
-        surge: Option<usize>,
-        /// Seeds A..B, both included.
-        #[arg(long)]
-        seeds: String,
-        #[arg(long, default_value = "all", help = format!("Which faults: {}, separated by commas", FaultSet::names()))]
-        faults: String,
-        /// Print everything that happens in each world, line by line.
-        #[arg(long, conflicts_with = "json")]
-        trace: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Sim(SimArgs),
+}
+/// What to simulate.
+#[derive(Args)]
+pub(crate) struct SimArgs {
+    /// Nodes in a world, 3 to 60; more are a country, up to 4000 (3220: ministry, 31 provinces, 330 cities, 2858
+    /// counties).
+    #[arg(long, default_value_t = 7)]
+    pub(crate) nodes: usize,
+    /// Virtual days of a country, 1 to 366 (31 if left out); without it a world of up to 60 nodes works for 40 virtual
+    /// seconds.
+    #[arg(long)]
+    pub(crate) days: Option<u64>,
+    /// Instead: so many senders, 1 to 5000, come back to one receiver with a week's backlog; with the credit that it
+    /// grants, and with fixed windows.
+    #[arg(long, conflicts_with_all = ["nodes", "days", "faults", "trace"])]
+    pub(crate) surge: Option<usize>,
+    /// Instead: one release comes down to so many counties, 1 to 5000, below 31 provinces and 330 cities at 2850; what the
+    /// links of each level carried of it.
+    #[arg(long, conflicts_with_all = ["nodes", "days", "faults", "trace", "surge"])]
+    pub(crate) release: Option<usize>,
+    /// Codes in that release, 1 to 1000000.
+    #[arg(long, default_value_t = 662_853, requires = "release")]
+    pub(crate) codes: u64,
+    /// Seeds A..B, both included.
+    #[arg(long)]
+    pub(crate) seeds: String,
+    #[arg(long, default_value = "all", help = format!("Which faults: {}, separated by commas", FaultSet::names()))]
+    pub(crate) faults: String,
+    /// Print everything that happens in each world, line by line.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) trace: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]

@@ -20,6 +20,7 @@ mod output;
 mod pulse;
 mod queue;
 mod read_only;
+mod release;
 mod run;
 mod shell;
 mod surge;

@@ -7,6 +7,7 @@
 
 mod check;
 mod country;
+mod downward;
 mod faults;
 mod forge;
 mod inject;
@@ -16,6 +17,7 @@ mod node;
 #[cfg(test)]
 mod pressure;
 mod random;
+mod release;
 mod signed_lies;
 mod surge;
 mod trace;
@@ -25,7 +27,9 @@ mod workload;
 mod world;
 
 pub use country::{CountryOptions, CountryReport, country};
+pub use downward::{Downward, LevelTraffic};
 pub use faults::{Fault, FaultSet, Faults, UnknownFault};
+pub use release::{ReleaseOptions, ReleaseReport, release};
 pub use surge::{Delays, SurgeLine, SurgeOptions, SurgeReport, surge};
 pub use world::{Options, Report, run_world};
 
