@@ -14,7 +14,6 @@ mod inject;
 mod liar;
 mod network;
 mod node;
-#[cfg(test)]
 mod pressure;
 mod random;
 mod release;
@@ -29,6 +28,7 @@ mod world;
 pub use country::{CountryOptions, CountryReport, country};
 pub use downward::{Downward, LevelTraffic};
 pub use faults::{Fault, FaultSet, Faults, UnknownFault};
+pub use pressure::load;
 pub use release::{ReleaseOptions, ReleaseReport, release};
 pub use surge::{Delays, SurgeLine, SurgeOptions, SurgeReport, surge};
 pub use world::{Options, Report, run_world};

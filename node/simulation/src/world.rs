@@ -246,7 +246,6 @@ impl World {
     }
 
     /// Everything happens that is to happen in so many milliseconds.
-    #[cfg(test)]
     pub(crate) fn pass(&mut self, time: Millis) -> Result<(), String> {
         let end = self.now + time;
         while let Some(next) = self.heap.first_entry().filter(|next| next.key().0 <= end) {
