@@ -23,8 +23,9 @@ def decode(data):
     check(encode(value) == data, "CBOR that is not canonical")
     return value
 def text_of(lane):
-    origin, (kind, [authority]), priority = lane
-    return f"{origin}>{['', 'below:', 'superiors:'][kind]}{authority}/{['control', 'interactive', 'record', 'bulk'][priority]}"
+    origin, (kind, [authority, *level]), priority = lane
+    group = ['provinces:', 'cities:', 'counties:'][level[0] - 1] if level else ['', 'below:', 'superiors:'][kind]
+    return f"{origin}>{group}{authority}/{['control', 'interactive', 'record', 'bulk'][priority]}"
 
 # Hashes, signatures, encryption.
 def sha(*parts):

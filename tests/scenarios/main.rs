@@ -1,6 +1,7 @@
 //! Scenarios: real `jincai` processes, real files and sockets, one binary. Everything runs in temporary directories on free
 //! ports and is stopped at the end, also when a check fails.
 
+mod address;
 mod damage;
 mod disk;
 mod kit;

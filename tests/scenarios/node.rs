@@ -1,6 +1,7 @@
 //! Starting, asking and stopping real nodes.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -443,4 +444,57 @@ fn enrol(superior: &Node, inferior: &Node, data: &Path, directory: &Path) {
     assert!(sign.status.success(), "{}", String::from_utf8_lossy(&sign.stderr));
     let accept = inferior.command(&["enrol", "accept", bundle]);
     assert!(accept.status.success(), "{}", String::from_utf8_lossy(&accept.stderr));
+}
+
+/// The ministry and authorities below it, linked over QUIC and enrolled, running.
+pub(crate) struct Country {
+    nodes: BTreeMap<String, Node>,
+    _directory: TempDir,
+}
+
+impl Country {
+    /// Each authority with its superior, which comes before it; with more sections for everybody's configuration. Every
+    /// superior knows the cards of all below it.
+    pub(crate) fn over_quic(below: &[(&str, &str)], sections: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ids: Vec<&str> = std::iter::once("000000000").chain(below.iter().map(|(id, _)| *id)).collect();
+        let port = || UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
+        let ports: BTreeMap<&str, u16> = ids.iter().map(|id| (*id, port())).collect();
+        let mut country = Self { nodes: BTreeMap::new(), _directory: directory };
+        for id in ids {
+            let up = below.iter().find(|(of, _)| *of == id).map(|(_, superior)| *superior);
+            let link_up = up.map(|superior| {
+                let port = ports[superior];
+                format!("[[link]]\npeer = \"{superior}\"\ntransport = \"quic\"\naddress = \"127.0.0.1:{port}\"\n")
+            });
+            let down = below.iter().filter(|(_, superior)| *superior == id);
+            let links: String =
+                down.map(|(of, _)| format!("[[link]]\npeer = \"{of}\"\ntransport = \"quic\"\n")).collect();
+            let listen = format!("{sections}[quic]\nlisten = \"127.0.0.1:{}\"\n", ports[id]);
+            let more = [listen, link_up.unwrap_or_default(), links].concat();
+            let path = country._directory.path();
+            let node = Node::prepare(path, id, id, &more);
+            if let Some(superior) = up {
+                enrol(&country.nodes[superior], &node, &path.join(id), path);
+            }
+            country.nodes.insert(id.to_owned(), node);
+        }
+        country.nodes.values_mut().for_each(Node::start);
+        let all = below.len() + 1;
+        wait_for("the cards", || {
+            let known = country.of("000000000").get("/api/v1/status")["authorities"].as_array().map(Vec::len);
+            (known == Some(all)).then_some(())
+        });
+        country
+    }
+
+    /// The node of an authority.
+    pub(crate) fn of(&self, authority: &str) -> &Node {
+        &self.nodes[authority]
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.nodes.iter().map(|(id, node)| (id.as_str(), node))
+    }
 }

@@ -7,16 +7,23 @@ use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use jincai_exchange::{Obstacle, PaceReason, Waits};
-use jincai_types::{Destination, Epoch, Lane, Priority};
+use jincai_types::{Address, AddressPattern, Epoch, Lane, Priority, Sender};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 type Answer = Result<Json<Value>, Problem>;
 
+/// Most messages of one answer; no more are shown at all.
+const MESSAGES: usize = 1_000;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MessageBody {
+    /// An address: `DESTINATION[/YEAR[/SYSTEM]]`.
     to: String,
+    /// The business system that sends, as `YEAR/SYSTEM`.
+    #[serde(default)]
+    from: Option<String>,
     #[serde(default)]
     class: Option<String>,
     id: String,
@@ -26,7 +33,7 @@ pub(crate) struct MessageBody {
 }
 
 pub(crate) async fn send(State(node): State<Node>, Json(body): Json<MessageBody>) -> Answer {
-    let to: Destination = body.to.parse()?;
+    let to: Address = body.to.parse()?;
     let class = match &body.class {
         None => Priority::Record,
         Some(name) => Priority::ALL
@@ -34,23 +41,61 @@ pub(crate) async fn send(State(node): State<Node>, Json(body): Json<MessageBody>
             .find(|c| c.name() == name)
             .ok_or_else(|| Problem::bad_request("class: control, interactive, record or bulk is wanted"))?,
     };
-    let id = body.id.clone();
-    node.call(move |core, now, _| core.submit_note(now, to, class, (body.id, body.subject), body.text.into_bytes()))
+    let (id, address) = (body.id.clone(), to.to_string());
+    let source = node
+        .call(move |core, now, _| {
+            let from = Sender::parse(core.exchange().authority(), body.from.as_deref())?;
+            let (names, payload) = ((body.id, body.subject), body.text.into_bytes());
+            core.submit_letter(now, (&from, &to), class, names, payload)
+                .map(|()| from.to_string())
+                .map_err(Problem::from)
+        })
         .await??;
-    Ok(Json(json!({ "id": id, "durable": true })))
+    Ok(Json(json!({ "id": id, "to": address, "source": source, "durable": true })))
 }
 
-pub(crate) async fn messages(State(node): State<Node>) -> Answer {
-    let (count, notes) = node
-        .call(|core, _, _| {
+/// Which messages somebody reads.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReadQuery {
+    /// For whom they are: `DESTINATION[/YEAR[/SYSTEM]]`, with `*` for what may be anything.
+    #[serde(default)]
+    address: Option<String>,
+    /// Only those that came after the one of this number.
+    #[serde(default)]
+    after: u64,
+    /// At most so many.
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+fn show_note((number, note): (u64, &jincai_core::Note)) -> Value {
+    let address =
+        note.lane.map(|lane| Address { destination: lane.destination, audience: note.audience() }.to_string());
+    json!({
+        "number": number, "id": note.id, "subject": note.subject, "source": note.source, "address": address,
+        "record": note.record, "lane": note.lane.map(|lane| lane.to_string()),
+    })
+}
+
+/// The newest messages, oldest first, as far as they are for this reader. `next` is the number to go on after, if more of
+/// them are there than the limit lets through.
+pub(crate) async fn messages(State(node): State<Node>, Query(query): Query<ReadQuery>) -> Answer {
+    let pattern: AddressPattern = query.address.as_deref().map(str::parse).transpose()?.unwrap_or_default();
+    let limit = query.limit.unwrap_or(MESSAGES).clamp(1, MESSAGES);
+    let (count, notes, next) = node
+        .call(move |core, _, _| {
             let inbox = &core.rooms().inbox;
-            let one = |n: &jincai_core::Note| {
-                json!({ "id": n.id, "subject": n.subject, "record": n.record, "lane": n.lane.map(|l| l.to_string()) })
-            };
-            (inbox.count(), inbox.notes().map(one).collect::<Vec<_>>())
+            let mut found = inbox.read(&pattern, query.after).peekable();
+            let (mut notes, mut last) = (Vec::new(), query.after);
+            while let Some(note) = found.next_if(|_| notes.len() < limit) {
+                last = note.0;
+                notes.push(show_note(note));
+            }
+            (inbox.count(), notes, found.peek().map(|_| last))
         })
         .await?;
-    Ok(Json(json!({ "count": count, "newest": notes })))
+    Ok(Json(json!({ "count": count, "newest": notes, "next": next })))
 }
 
 /// The reason's name.
@@ -92,6 +137,7 @@ pub(crate) async fn links(State(node): State<Node>) -> Answer {
             let one = |l: jincai_exchange::LinkReport| {
                 json!({
                     "peer": l.peer, "up": l.up, "full": l.full, "paused": l.paused, "batches": l.batches, "bytes": l.bytes,
+                    "batches_sent": l.batches_sent, "bytes_sent": l.bytes_sent,
                     "last_receipt": l.last_receipt, "waits": waits(&l), "lanes": lanes(&l),
                 })
             };

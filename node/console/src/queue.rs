@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use jincai_exchange::record::Cause;
 use jincai_exchange::{Person, QueuedBatch, Target};
-use jincai_types::{AuthorityId, Epoch, Lane};
+use jincai_types::{Address, AuthorityId, Epoch, Lane};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -71,7 +71,11 @@ fn show_batch(batch: &QueuedBatch) -> Value {
         .messages
         .iter()
         .map(|(sequence, a)| {
-            json!({ "sequence": sequence, "id": a.id, "type": a.kind, "subject": a.subject, "time": a.time })
+            let address = Address::of(batch.lane.destination, a).map(|address| address.to_string()).ok();
+            json!({
+                "sequence": sequence, "id": a.id, "type": a.kind, "subject": a.subject, "time": a.time,
+                "source": a.source, "address": address,
+            })
         })
         .collect();
     json!({

@@ -5,7 +5,7 @@ use crate::{Node, Problem};
 use axum::Json;
 use axum::extract::{Query, State};
 use jincai_exchange::record::Cause;
-use jincai_exchange::{Exchange, HandedOn, HopReport, Trace, find_messages};
+use jincai_exchange::{Exchange, Found, HandedOn, HopReport, Trace, find_messages};
 use jincai_types::{AuthorityId, hex};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,8 +23,11 @@ pub(crate) struct TraceBody {
     to: Option<AuthorityId>,
 }
 
-fn show_place(place: &Cause) -> Value {
-    json!({ "lane": place.lane.to_string(), "epoch": show_epoch(&place.epoch), "sequence": place.sequence })
+fn show_place(Found { place, address }: &Found) -> Value {
+    json!({
+        "lane": place.lane.to_string(), "epoch": show_epoch(&place.epoch), "sequence": place.sequence,
+        "address": address.to_string(),
+    })
 }
 
 /// Begins a search. The newest message with the id is traced; other places of the same id are named.
@@ -36,14 +39,15 @@ pub(crate) async fn begin(State(node): State<Node>, Json(body): Json<TraceBody>)
     let (log, id) = (node.log().clone(), body.id.clone());
     let searched = tokio::task::spawn_blocking(move || find_messages(&log, &records, &id, PLACES)).await;
     let places = searched.map_err(|_| Problem::stopping())?;
-    let Some(place) = places.first().copied() else {
+    let Some(found) = places.first().cloned() else {
         return Err(Problem::not_found(
             "this node remembers no message with this id; try at its origin or destination",
         ));
     };
-    let name = node.call(move |core, now, log| core.operate(now, log, |e, ctx| e.trace(place, body.to, ctx))).await??;
+    let place = show_place(&found);
+    let name = node.call(move |core, now, log| core.operate(now, log, |e, ctx| e.trace(found, body.to, ctx))).await??;
     Ok(Json(json!({
-        "trace": name, "place": show_place(&place), "other_places": places[1..].iter().map(show_place).collect::<Vec<_>>(),
+        "trace": name, "place": place, "other_places": places[1..].iter().map(show_place).collect::<Vec<_>>(),
     })))
 }
 
@@ -65,12 +69,12 @@ fn show_hop(exchange: &Exchange, report: &HopReport, place: &Cause) -> Value {
 
 fn show_trace(exchange: &Exchange, trace: &Trace) -> Value {
     let hop = |(authority, unasked): &(AuthorityId, Option<String>)| match trace.answers.get(authority) {
-        Some(report) => show_hop(exchange, report, &trace.place),
+        Some(report) => show_hop(exchange, report, &trace.found.place),
         None => json!({ "authority": authority, "answered": false, "reason": unasked }),
     };
     let complete = trace.way.iter().all(|(who, unasked)| unasked.is_some() || trace.answers.contains_key(who));
     let hops: Vec<Value> = trace.way.iter().map(hop).collect();
-    json!({ "place": show_place(&trace.place), "complete": complete, "hops": hops })
+    json!({ "place": show_place(&trace.found), "complete": complete, "hops": hops })
 }
 
 #[derive(Deserialize)]

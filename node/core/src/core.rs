@@ -9,8 +9,8 @@ use jincai_exchange::{Context, Exchange, LinkKind, Notice, Opening, Outgoing, Ou
 use jincai_journal::{Blobs, Log, Record};
 use jincai_storage::{Judged, ReconcileLine, Spec, Staged, Storage, WriteReport, judge};
 use jincai_types::{
-    Attributes, AuthorityId, Destination, Digest, Epoch, Lane, Millis, Mutation, PartRecord, Priority, RecordNumber,
-    TableEffect, decode, encode, mutated,
+    Address, Attributes, Audience, AuthorityId, Destination, Digest, Epoch, Lane, Millis, Mutation, PartRecord,
+    Priority, RecordNumber, Sender, TableEffect, decode, encode, mutated,
 };
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
@@ -279,9 +279,24 @@ impl Core {
         (id, subject): (String, String),
         payload: Vec<u8>,
     ) -> Result<(), Error> {
-        let source = self.exchange.authority().to_string();
-        let attributes = Attributes { id, source, kind: NOTE.into(), time: now, subject, ..Attributes::default() };
-        self.submit(Outgoing { destination: to, class, attributes, payload })
+        let address = Address { destination: to, audience: Audience::default() };
+        let sender = Sender { authority: self.exchange.authority(), part: None };
+        self.submit_letter(now, (&sender, &address), class, (id, subject), payload)
+    }
+
+    /// Submits a plain message from a business system to an address.
+    pub fn submit_letter(
+        &mut self,
+        now: Millis,
+        (from, to): (&Sender, &Address),
+        class: Priority,
+        (id, subject): (String, String),
+        payload: Vec<u8>,
+    ) -> Result<(), Error> {
+        let (source, kind) = (from.to_string(), NOTE.to_owned());
+        let mut attributes = Attributes { id, source, kind, time: now, subject, ..Attributes::default() };
+        to.audience.note_in(&mut attributes);
+        self.submit(Outgoing { destination: to.destination, class, attributes, payload })
     }
 
     /// Whether messages wait that no record holds yet; an answer to their submitter must wait for a later turn.

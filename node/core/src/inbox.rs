@@ -7,7 +7,7 @@
 
 use jincai_crypto::Hasher;
 use jincai_exchange::{Decision, Delivery, Place, Refusal, RoomError};
-use jincai_types::{Digest, Lane, Mutation, decode, encode, mutated};
+use jincai_types::{AddressPattern, Audience, Digest, FiscalYear, Lane, Mutation, System, decode, encode, mutated};
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, VecDeque};
@@ -42,6 +42,23 @@ pub struct Note {
     /// Its index in the batch.
     #[n(4)]
     pub index: u64,
+    /// Who says it; absent for those that came before it was kept.
+    #[n(5)]
+    pub source: Option<String>,
+    /// For which fiscal year it is, if not for every one.
+    #[n(6)]
+    pub year: Option<FiscalYear>,
+    /// For which business system it is, if not for every one.
+    #[n(7)]
+    pub system: Option<System>,
+}
+
+impl Note {
+    /// For whom at this node it is.
+    #[must_use]
+    pub fn audience(&self) -> Audience {
+        Audience { year: self.year, system: self.system.clone() }
+    }
 }
 
 /// What the journal keeps of a plain message.
@@ -61,6 +78,10 @@ pub(crate) struct NoteEffect {
     pub(crate) record: u64,
     #[n(5)]
     pub(crate) index: u64,
+    #[n(6)]
+    pub(crate) year: Option<FiscalYear>,
+    #[n(7)]
+    pub(crate) system: Option<System>,
 }
 
 /// The id in a plain message's effect.
@@ -135,6 +156,13 @@ impl Inbox {
         self.shown.iter()
     }
 
+    /// The same for one reader, each with its number among all that ever arrived, from 1: only what came after a number.
+    pub fn read(&self, pattern: &AddressPattern, after: u64) -> impl Iterator<Item = (u64, &Note)> {
+        let first = self.count - self.shown.len() as u64 + 1;
+        let numbered = (first..).zip(&self.shown).filter(move |(number, _)| *number > after);
+        numbered.filter(|(_, note)| pattern.matches(note.lane.map(|lane| lane.destination), &note.audience()))
+    }
+
     pub(crate) fn decide(&self, delivery: &Delivery<'_>) -> Decision {
         let attributes = delivery.attributes;
         match self.known.get(&name(&attributes.source, &attributes.id)) {
@@ -161,8 +189,9 @@ impl Inbox {
         if self.shown.len() == SHOWN {
             self.shown.pop_front();
         }
-        let NoteEffect { id, subject, record, index, .. } = effect;
-        self.shown.push_back(Note { record, index, lane: place.cause, id, subject });
+        let NoteEffect { id, subject, source, record, index, year, system, .. } = effect;
+        let lane = place.cause;
+        self.shown.push_back(Note { record, index, lane, id, subject, source: Some(source), year, system });
         Ok(())
     }
 
@@ -217,6 +246,8 @@ impl Inbox {
 
 /// The effect of a message that is only kept.
 fn effect(delivery: &Delivery<'_>) -> Vec<u8> {
+    // What it says was checked when its batch was read.
+    let Audience { year, system } = Audience::of(delivery.attributes).unwrap_or_default();
     encode(&NoteEffect {
         id: delivery.attributes.id.clone(),
         subject: delivery.attributes.subject.clone(),
@@ -224,6 +255,8 @@ fn effect(delivery: &Delivery<'_>) -> Vec<u8> {
         content: Content::of(delivery).to_bytes().into(),
         record: delivery.record,
         index: delivery.index as u64,
+        year,
+        system,
     })
 }
 

@@ -11,7 +11,7 @@ use crate::{Error, Rooms};
 use jincai_crypto::{BatchView, KeyRing, Opened, Statement, Verified, sha256};
 use jincai_journal::Log;
 use jincai_types::{
-    Attributes, AuthorityId, Destination, Digest, Lane, Mutation, Priority, RecordNumber, Requirement, mutated,
+    Attributes, AuthorityId, Destination, Digest, Lane, Mutation, Priority, RecordNumber, Requirement, Sender, mutated,
 };
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -251,7 +251,8 @@ impl Exchange {
     /// A message of ours that was taken back: the room that sent it learns of it again.
     fn retake(&mut self, cause: Cause, delivery: &Delivery<'_>, ctx: &mut Context<'_>) -> Result<(), Error> {
         let effect = match cause.lane.destination {
-            Destination::Authority(_) => {
+            // A group of one level binds its members and not whoever sends to it.
+            Destination::Authority(_) | Destination::Level(..) => {
                 let reader = (self.me, &self.keys);
                 let parts = PartReader { parts: &self.parts, log: ctx.log, out: &*ctx.out, reader };
                 ctx.rooms.retake(delivery, &parts)
@@ -372,7 +373,8 @@ impl Exchange {
                 code: refusal.code.to_owned(),
                 reason: refusal.reason,
             };
-            let attributes = Attributes {
+            let sender: Option<Sender> = attributes.source.parse().ok();
+            let mut attributes = Attributes {
                 id: format!("refusal/{}/{}/{}", cause.lane, cause.epoch, cause.sequence),
                 source: self.me.to_string(),
                 kind: REFUSAL.to_owned(),
@@ -380,6 +382,8 @@ impl Exchange {
                 subject: note.subject.clone(),
                 ..Attributes::default()
             };
+            // The business system that sent it reads it, if it is known.
+            sender.map(Sender::audience).unwrap_or_default().note_in(&mut attributes);
             let destination = Destination::Authority(cause.lane.origin);
             let payload = record::to_body(&note);
             self.submit_or_tell(Outgoing { destination, class: Priority::Control, attributes, payload }, ctx);

@@ -15,7 +15,7 @@ use crate::frame::{Frame, Waiting, Windows};
 use crate::link::LinkKind;
 use crate::output::{Context, Payload};
 use jincai_policies::LinkPolicy;
-use jincai_types::{AuthorityId, Millis, Priority, limits};
+use jincai_types::{AuthorityId, Millis, Mutation, Priority, limits, mutated};
 use std::collections::{BTreeMap, VecDeque};
 
 /// A sender speaks of what waits at most this often.
@@ -43,7 +43,8 @@ impl Credit {
     /// Whether a batch may be sent while others of its class are in flight. One that is larger than our own window goes alone.
     pub(crate) fn fits(&self, class: Priority, flying: u64, bytes: u64, policy: &LinkPolicy) -> bool {
         let own = policy.window(class).max(bytes);
-        flying + bytes <= self.granted.map_or(own, |granted| own.min(granted[class.index()]))
+        let granted = self.granted.filter(|_| !mutated(Mutation::IgnoreGrants));
+        flying + bytes <= granted.map_or(own, |granted| own.min(granted[class.index()]))
     }
 
     /// What to tell the neighbour about what waits, if it is time to.
@@ -54,7 +55,8 @@ impl Credit {
         now: Millis,
         waiting: impl FnOnce() -> [Waiting; 4],
     ) -> Option<Frame<'static>> {
-        let granted = self.granted.filter(|_| self.next_demand(waits, flies).is_some_and(|at| at <= now))?;
+        let due = self.next_demand(waits, flies).is_some_and(|at| at <= now) && !mutated(Mutation::KeepDemandQuiet);
+        let granted = self.granted.filter(|_| due)?;
         (self.told, self.told_at) = (waiting(), now);
         Some(Frame::Demand { granted, waiting: self.told })
     }
@@ -170,8 +172,11 @@ impl Exchange {
 
     /// Shares out anew what may be in flight to this node, if somebody's needs have changed.
     pub(crate) fn share_out(&mut self, ctx: &mut Context<'_>) {
-        if !std::mem::take(&mut self.grants.changed) {
+        if !std::mem::take(&mut self.grants.changed) || mutated(Mutation::GrantNothingMore) {
             return;
+        }
+        if mutated(Mutation::TakeGrantsBack) {
+            self.grants.senders.values_mut().for_each(|sender| sender.owed = Windows::default());
         }
         self.grants.senders.retain(|_, sender| sender.at <= ctx.now && ctx.now - sender.at < STALE);
         let even = even(&self.policy, self.links.len());
@@ -201,7 +206,7 @@ fn even(policy: &LinkPolicy, neighbours: usize) -> Windows {
 
 /// Grants what is free to those who have more waiting than an even window holds.
 fn share(policy: &LinkPolicy, even: &Windows, senders: &mut BTreeMap<AuthorityId, Sender>) {
-    let all = policy.intake_bytes / 2;
+    let all = policy.intake_bytes / 2 * if mutated(Mutation::GrantBeyondIntake) { 1_000 } else { 1 };
     let owed: u64 = senders.values().flat_map(|sender| sender.owed).sum();
     let asking = Priority::ALL.map(|class| Asking::of(class, policy, even[class.index()], senders));
     let mut left = all.saturating_sub(owed);

@@ -178,7 +178,7 @@ impl Exchange {
         let tree = self.directory.tree();
         match lane.destination {
             Destination::Authority(to) => to == self.me || self.deliveries.position(lane, to) >= end,
-            Destination::Below(_) | Destination::Superiors(_) => tree
+            Destination::Below(_) | Destination::Superiors(_) | Destination::Level(..) => tree
                 .all()
                 .filter(|a| *a != self.me && tree.is_member(lane.destination, *a))
                 .all(|a| self.deliveries.position(lane, a) >= end),

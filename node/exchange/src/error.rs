@@ -33,6 +33,14 @@ pub enum Error {
     /// Nowhere to send it.
     #[error("no route leads to {0} from here")]
     NoRoute(jincai_types::Destination),
+    /// A group of inferiors of somebody else's.
+    #[error("{to}: only {top} and the authorities above it can send to this group")]
+    NotAbove {
+        /// The group.
+        to: jincai_types::Destination,
+        /// The authority that it is named after.
+        top: jincai_types::AuthorityId,
+    },
     /// Too much is waiting to be sealed.
     #[error("the outbox is full ({bytes} bytes wait): try again later")]
     Busy {
@@ -138,6 +146,7 @@ impl Error {
             Self::NotANeighbour(_) => "JC-1202",
             Self::Version { .. } => "JC-1203",
             Self::NoRoute(_) => "JC-1204",
+            Self::NotAbove { .. } => "JC-1229",
             Self::Busy { .. } => "JC-1205",
             Self::PayloadTooLarge { .. } => "JC-1206",
             Self::Fork { .. } => "JC-1207",

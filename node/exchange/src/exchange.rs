@@ -500,6 +500,7 @@ impl Exchange {
             while let Some(ToSend { class, record, hop, bytes }) = link.next(&self.policy, gate, ctx.now) {
                 self.counters.batches_sent += 1;
                 self.counters.bytes_sent += bytes;
+                link.sent = (link.sent.0 + 1, link.sent.1 + bytes);
                 ctx.out.send(*peer, class, Payload::Batch { record, hop, bytes });
             }
             for (lane, held) in link.late_due(self.policy.retry_ms * 4, ctx.now) {

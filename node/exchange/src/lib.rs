@@ -47,4 +47,4 @@ pub use pace::PaceReason;
 pub use press::Waits;
 pub use report::{BatchState, InboundReport, LinkReport, OutboundReport, QueuedBatch};
 pub use room::{Decision, Delivery, Outgoing, Parts, Place, Refusal, Room, RoomError, Rooms};
-pub use trace::{Answer, HandedOn, HopReport, MessageState, Trace, find_messages};
+pub use trace::{Answer, Found, HandedOn, HopReport, MessageState, Trace, find_messages};

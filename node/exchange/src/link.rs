@@ -210,6 +210,8 @@ pub(crate) struct Link {
     lacking: BTreeSet<Lane>,
     /// When the neighbour last signed for something.
     pub(crate) last_receipt: Millis,
+    /// Batches sent to it since the start, repetitions included, and their bytes.
+    pub(crate) sent: (u64, u64),
 }
 
 impl Link {

@@ -56,6 +56,14 @@ impl Outbox {
             if matches!(to, Destination::Authority(a) if a != me) && leads_nowhere() {
                 return Err(Error::NoRoute(to));
             }
+            // Its members know the cards of those above them, and could not verify what anybody else says.
+            if let Some(top) = to.top().filter(|top| *top != me) {
+                match directory.tree().contains(top) {
+                    false => return Err(Error::NoRoute(to)),
+                    true if !directory.tree().stands_below(top, me) => return Err(Error::NotAbove { to, top }),
+                    true => {}
+                }
+            }
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::link::Link;
 use crate::output::{Context, Payload};
 use crate::{Error, Frame, HeldBack, Obstacle, Target};
 use jincai_policies::LinkPolicy;
-use jincai_types::{AuthorityId, AuthorityTree, Destination, Lane, Millis, Priority};
+use jincai_types::{AuthorityId, AuthorityTree, Destination, Lane, Millis, Mutation, Priority, mutated};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is held back, by hop and class.
@@ -53,6 +53,9 @@ impl Press {
 
     /// Why the neighbour wants a lane held back that leads through it.
     fn heard_of(&self, tree: &AuthorityTree, peer: AuthorityId, lane: &Lane) -> Option<HeldBack> {
+        if mutated(Mutation::HoldBackEverything) && is_single(lane) {
+            return first(self.heard.values().copied());
+        }
         first(held_on_way(&self.heard, tree, peer, lane).copied())
     }
 }
@@ -66,10 +69,16 @@ fn held_on_way<'a>(
 ) -> impl Iterator<Item = &'a HeldBack> + use<'a> {
     let (to, class) = match lane.destination {
         Destination::Authority(to) if !held.is_empty() => (Some(to), lane.class),
-        Destination::Authority(_) | Destination::Below(_) | Destination::Superiors(_) => (None, lane.class),
+        Destination::Authority(_) | Destination::Below(_) | Destination::Superiors(_) | Destination::Level(..) => {
+            (None, lane.class)
+        }
     };
     let way = to.into_iter().flat_map(move |to| std::iter::once(from).chain(tree.way(from, to)));
-    way.filter_map(move |hop| held.get(&(hop, class)))
+    let of = move |hop, class| held.get(&(hop, class));
+    way.filter_map(move |hop| match mutated(Mutation::HoldOtherClasses) {
+        true => Priority::ALL.into_iter().find_map(|class| of(hop, class)),
+        false => of(hop, class),
+    })
 }
 
 /// Whether a lane leads to one authority.
@@ -93,7 +102,11 @@ pub(crate) struct Gate<'a> {
 impl Gate<'_> {
     /// Whether a lane may be sent; what the neighbour lacks of it holds up what it has, so it gets that in any case.
     pub(crate) fn is_open(&self, lane: &Lane, press: &Press, lacking: bool) -> bool {
-        let asked_for = lacking || press.heard_of(self.tree, self.peer, lane).is_none();
+        let asked_for = lacking
+            || match mutated(Mutation::HoldBackGroups) && !is_single(lane) {
+                true => press.heard.is_empty(),
+                false => press.heard_of(self.tree, self.peer, lane).is_none() || mutated(Mutation::SendHeldBack),
+            };
         asked_for && !self.paused.contains(&Target::Lane(*lane))
     }
 }
@@ -165,7 +178,7 @@ impl Link {
             let (own, share) = (self.own(class), policy.share(class));
             let over = &mut self.press.over[class.index()];
             match *over {
-                None if own > share => *over = Some(now),
+                None if own > share && !mutated(Mutation::IgnoreShare) => *over = Some(now),
                 Some(_) if own <= share / 2 => *over = None,
                 None | Some(_) => {}
             }
@@ -220,7 +233,11 @@ impl Exchange {
         };
         let share = self.policy.share(class);
         let waits = Waits { held, said_by, bytes };
-        if bytes > share { Err(Error::HeldBack { to, waits, share }) } else { Ok(()) }
+        if bytes > share && !mutated(Mutation::IgnoreShare) {
+            Err(Error::HeldBack { to, waits, share })
+        } else {
+            Ok(())
+        }
     }
 
     /// A neighbour says whether it has room, and what it wants held back.
@@ -228,9 +245,12 @@ impl Exchange {
         let tree = self.directory.tree();
         let through_it = |held: &HeldBack| tree.leads(self.me, Destination::Authority(held.hop), peer);
         let heard = held.into_iter().filter(through_it).take(HELD);
-        let heard: Held = heard.map(|held| ((held.hop, held.class), held)).collect();
+        let mut heard: Held = heard.map(|held| ((held.hop, held.class), held)).collect();
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.set_full(!open, now);
+        if mutated(Mutation::KeepHeldBack) {
+            heard.extend(link.press.heard.iter().map(|(of, held)| (*of, *held)));
+        }
         let taken_back = link.press.heard.keys().any(|of| !heard.contains_key(of));
         link.press.heard = heard;
         if taken_back {

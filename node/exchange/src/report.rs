@@ -30,6 +30,10 @@ pub struct LinkReport {
     pub batches: u64,
     /// Bytes in custody for it.
     pub bytes: u64,
+    /// Batches sent to it since the start, repetitions included.
+    pub batches_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
     /// When it last signed for something; 0 = never since the start.
     pub last_receipt: Millis,
     /// Lanes with something in custody: lane, batches, bytes.
@@ -160,6 +164,8 @@ impl Exchange {
                 epoch: link.epoch,
                 batches,
                 bytes,
+                batches_sent: link.sent.0,
+                bytes_sent: link.sent.1,
                 last_receipt: link.last_receipt,
                 lanes,
             }

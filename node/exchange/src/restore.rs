@@ -167,7 +167,7 @@ impl Exchange {
         };
         let concerns = |lane: &Lane, held: &Held| match lane.origin == peer {
             true => own(lane, held),
-            false => self.directory.tree().is_member(lane.destination, peer),
+            false => self.directory.tree().holds_for(lane.destination, peer),
         };
         let custody = self.links.values().flat_map(|l| l.custody().chain(l.kept()));
         for (lane, held) in custody.filter(|(lane, held)| concerns(lane, held)) {
@@ -231,7 +231,7 @@ impl Exchange {
     }
 
     fn concerns_us(&self, lane: &Lane) -> bool {
-        lane.origin == self.me || self.directory.tree().is_member(lane.destination, self.me)
+        lane.origin == self.me || self.directory.tree().holds_for(lane.destination, self.me)
     }
 
     /// How far a lane is here: of others' lanes what is held, of our own what was sealed before this epoch. (Below this

@@ -387,3 +387,24 @@ fn a_restore_is_told_at_once_and_offered_again_soon() {
     node.now += 4_000;
     assert!(offers(&node.ticks(ministry)));
 }
+
+/// A province sends to groups below itself; who stands below others does not know its card, and who it is below sends itself.
+#[test]
+fn only_whoever_stands_above_a_group_sends_to_it() {
+    let mut node = Node::new(Opening::Unclean);
+    for (to, code) in [
+        ("counties:110000000", None),
+        ("below:110101000", None),
+        ("counties:000000000", Some("JC-1229")),
+        ("below:000000000", Some("JC-1229")),
+        ("counties:120000000", Some("JC-1204")),
+        ("superiors:110000000", None),
+    ] {
+        let (id, source, kind) = (to.to_owned(), PROVINCE.into(), "a.message".into());
+        let attributes = Attributes { id, source, kind, ..Attributes::default() };
+        let (destination, class) = (to.parse().expect("a destination"), Priority::Record);
+        let message = Outgoing { destination, class, attributes, payload: vec![1] };
+        let submitted = node.with(|exchange, _| exchange.submit(message));
+        assert_eq!(submitted.err().map(|error| error.code()), code, "{to}");
+    }
+}

@@ -15,7 +15,7 @@ use crate::{Error, Receipt, ReceiptList, SlotValue};
 use jincai_crypto::{BatchView, Purpose};
 use jincai_journal::Log;
 use jincai_types::{
-    Attributes, AuthorityId, Destination, Lane, Millis, Priority, RecordNumber, decode_canonical, limits,
+    Address, Attributes, AuthorityId, Destination, Lane, Millis, Priority, RecordNumber, decode_canonical, limits,
 };
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
@@ -126,11 +126,20 @@ pub struct Answer {
     pub report: HopReport,
 }
 
+/// A message that was found by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its place.
+    pub place: Cause,
+    /// Where it goes, and for whom there it is.
+    pub address: Address,
+}
+
 /// A search under way.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// The message's place.
-    pub place: Cause,
+    /// The message that is looked for.
+    pub found: Found,
     /// Every node on its way, from its origin to its destination; those that cannot be asked say why.
     pub way: Vec<(AuthorityId, Option<String>)>,
     /// What was answered so far.
@@ -143,8 +152,8 @@ pub(crate) type Traces = Vec<(String, Trace)>;
 /// The places of messages with an id, in the order of the records; at most `most`. Records that a snapshot has replaced
 /// meanwhile are passed over. It may take seconds, and needs no exchange.
 #[must_use]
-pub fn find_messages(log: &dyn Log, records: &[RecordNumber], id: &str, most: usize) -> Vec<Cause> {
-    let mut found: Vec<Cause> = Vec::new();
+pub fn find_messages(log: &dyn Log, records: &[RecordNumber], id: &str, most: usize) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
     let mentions = |bytes: &[u8]| bytes.windows(id.len().max(1)).any(|window| window == id.as_bytes());
     for number in records {
         if found.len() >= most {
@@ -156,9 +165,13 @@ pub fn find_messages(log: &dyn Log, records: &[RecordNumber], id: &str, most: us
         let view = view.verified_before();
         for index in (0..view.items.len()).filter(|index| mentions(view.items[*index].attributes)) {
             let (lane, epoch, sequence) = (view.statement.lane, view.statement.epoch, view.sequence(index));
-            let cause = Cause { lane, epoch, sequence };
-            if view.attributes(index).is_ok_and(|attributes| attributes.id == id) && !found.contains(&cause) {
-                found.push(cause);
+            let place = Cause { lane, epoch, sequence };
+            let Some(attributes) = view.attributes(index).ok().filter(|attributes| attributes.id == id) else {
+                continue;
+            };
+            let Ok(address) = Address::of(lane.destination, &attributes) else { continue };
+            if found.iter().all(|known| known.place != place) {
+                found.push(Found { place, address });
             }
         }
     }
@@ -232,7 +245,8 @@ impl Exchange {
     }
 
     /// Asks every node on a message's way what became of it. `to`: which member of a group. Returns the search's name.
-    pub fn trace(&mut self, place: Cause, to: Option<AuthorityId>, ctx: &mut Context<'_>) -> Result<String, Error> {
+    pub fn trace(&mut self, found: Found, to: Option<AuthorityId>, ctx: &mut Context<'_>) -> Result<String, Error> {
+        let place = found.place;
         let to = match (place.lane.destination, to) {
             (Destination::Authority(to), None) => to,
             (destination, Some(to)) if self.directory.tree().is_member(destination, to) => to,
@@ -240,7 +254,7 @@ impl Exchange {
         };
         self.traced += 1;
         let name = format!("trace/{}/{}/{}", self.me, self.epoch, self.traced);
-        let mut trace = Trace { place, way: Vec::new(), answers: BTreeMap::new() };
+        let mut trace = Trace { found, way: Vec::new(), answers: BTreeMap::new() };
         for hop in self.way(&place.lane, to) {
             let asked = match hop == self.me {
                 true => {
@@ -335,7 +349,9 @@ impl Exchange {
         let at_or_below = |of: AuthorityId| of == asker || tree.superiors(of).any(|superior| superior == asker);
         let ends_there = match lane.destination {
             Destination::Authority(to) => at_or_below(to),
-            Destination::Below(_) | Destination::Superiors(_) => tree.is_member(lane.destination, asker),
+            Destination::Below(_) | Destination::Superiors(_) | Destination::Level(..) => {
+                tree.is_member(lane.destination, asker)
+            }
         };
         at_or_below(lane.origin) || ends_there
     }

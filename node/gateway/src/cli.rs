@@ -71,6 +71,10 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
     },
+    /// Send a message to an authority, or to every one of a group.
+    Send(SendArgs),
+    /// The messages that came here, for whoever reads them.
+    Inbox(InboxArgs),
     /// Neighbours and what is in custody for them.
     #[command(subcommand)]
     Queue(Queue),
@@ -108,31 +112,41 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Bench(Bench),
     /// Simulate worlds of nodes under faults, or the whole country for a month, by seed.
-    Sim {
-        /// Nodes in a world, 3 to 60; more are a country, up to 4000 (3220: ministry, 31 provinces, 330 cities, 2858
-        /// counties).
-        #[arg(long, default_value_t = 7)]
-        nodes: usize,
-        /// Virtual days of a country, 1 to 366 (31 if left out); without it a world of up to 60 nodes works for 40 virtual
-        /// seconds.
-        #[arg(long)]
-        days: Option<u64>,
-        /// Instead: so many senders, 1 to 5000, come back to one receiver with a week's backlog; with the credit that it
-        /// grants, and with fixed windows.
-        #[arg(long, conflicts_with_all = ["nodes", "days", "faults", "trace"])]
-        surge: Option<usize>,
-        /// Seeds A..B, both included.
-        #[arg(long)]
-        seeds: String,
-        #[arg(long, default_value = "all", help = format!("Which faults: {}, separated by commas", FaultSet::names()))]
-        faults: String,
-        /// Print everything that happens in each world, line by line.
-        #[arg(long, conflicts_with = "json")]
-        trace: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Sim(SimArgs),
+}
+/// What to simulate.
+#[derive(Args)]
+pub(crate) struct SimArgs {
+    /// Nodes in a world, 3 to 60; more are a country, up to 4000 (3220: ministry, 31 provinces, 330 cities, 2858
+    /// counties).
+    #[arg(long, default_value_t = 7)]
+    pub(crate) nodes: usize,
+    /// Virtual days of a country, 1 to 366 (31 if left out); without it a world of up to 60 nodes works for 40 virtual
+    /// seconds.
+    #[arg(long)]
+    pub(crate) days: Option<u64>,
+    /// Instead: so many senders, 1 to 5000, come back to one receiver with a week's backlog; with the credit that it
+    /// grants, and with fixed windows.
+    #[arg(long, conflicts_with_all = ["nodes", "days", "faults", "trace"])]
+    pub(crate) surge: Option<usize>,
+    /// Instead: one release comes down to so many counties, 1 to 5000, below 31 provinces and 330 cities at 2850; what the
+    /// links of each level carried of it.
+    #[arg(long, conflicts_with_all = ["nodes", "days", "faults", "trace", "surge"])]
+    pub(crate) release: Option<usize>,
+    /// Codes in that release, 1 to 1000000.
+    #[arg(long, default_value_t = 662_853, requires = "release")]
+    pub(crate) codes: u64,
+    /// Seeds A..B, both included.
+    #[arg(long)]
+    pub(crate) seeds: String,
+    #[arg(long, default_value = "all", help = format!("Which faults: {}, separated by commas", FaultSet::names()))]
+    pub(crate) faults: String,
+    /// Print everything that happens in each world, line by line.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) trace: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]
@@ -322,6 +336,47 @@ pub(crate) struct TraceArgs {
     /// How long to wait for the answers of other nodes.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
+}
+
+/// What to send, where, and from whom.
+#[derive(Args)]
+pub(crate) struct SendArgs {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// The address: DESTINATION[/YEAR[/SYSTEM]]. A destination is an authority, or a group: below:A, superiors:A,
+    /// provinces:A, cities:A, counties:A.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to: String,
+    /// The business system that sends: YEAR/SYSTEM.
+    #[arg(long, value_name = "YEAR/SYSTEM")]
+    pub(crate) from: Option<String>,
+    /// The message's id: never used before by this sender.
+    #[arg(long)]
+    pub(crate) id: String,
+    /// How urgent it is: control, interactive, record, bulk.
+    #[arg(long, default_value = "record")]
+    pub(crate) class: String,
+    /// What it is about.
+    #[arg(long, default_value = "")]
+    pub(crate) subject: String,
+    /// The message.
+    pub(crate) text: String,
+}
+
+/// Who reads, and how much.
+#[derive(Args)]
+pub(crate) struct InboxArgs {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// Only what is for this reader, such as «*/2026/budget»: DESTINATION[/YEAR[/SYSTEM]], with * for any.
+    #[arg(long)]
+    pub(crate) address: Option<String>,
+    /// Only what came after the message of this number.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) after: u64,
+    /// At most so many (up to 1,000).
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: u64,
 }
 
 #[derive(Subcommand)]

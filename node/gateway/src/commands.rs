@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read};
 use crate::output::{complain, progress, progress_done, say, show, table};
-use crate::{bench, country, demo, kit, queue, run, surge, trace};
+use crate::{bench, country, demo, kit, messages, queue, release, run, surge, trace};
 use jincai_crypto::verify_evidence;
 use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Point, Quarantine};
 use jincai_simulation::{FaultSet, Options, Summary};
@@ -61,6 +61,8 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
             Collect::Reconcile(node) => reconcile(&node),
         },
         Command::Sql { node, query, format } => sql(&node, &query, if node.json { Format::Json } else { format }),
+        Command::Send(args) => messages::send(&args),
+        Command::Inbox(args) => messages::inbox(&args),
         Command::Queue(command) => queue::execute(command),
         Command::Trace(args) => trace::execute(&args),
         Command::Envelope(command) => envelope(command),
@@ -86,11 +88,12 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
             bench::priorities(mbits, rtt, messages, json)
         }
         Command::Bench(Bench::Queue { messages, dir, json }) => bench::queue(messages, dir.as_deref(), json),
-        Command::Sim { nodes, days, surge, seeds, faults, trace, json } => {
-            let seeds = seeds_of(&seeds)?;
-            match surge {
-                Some(senders) => surge::simulate(senders, seeds, json),
-                None => simulate((nodes, days), seeds, &faults, trace, json),
+        Command::Sim(args) => {
+            let seeds = seeds_of(&args.seeds)?;
+            match (args.surge, args.release) {
+                (Some(senders), _) => surge::simulate(senders, seeds, args.json),
+                (None, Some(counties)) => release::simulate((counties, args.codes), seeds, args.json),
+                (None, None) => simulate((args.nodes, args.days), seeds, &args.faults, args.trace, args.json),
             }
         }
     }

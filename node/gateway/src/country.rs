@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::error::Error;
 use crate::output::{complain, progress, progress_done, show};
-use jincai_simulation::{CountryOptions, CountryReport, country};
+use jincai_simulation::{CountryOptions, CountryReport, Downward, LevelTraffic, country};
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
 
@@ -42,6 +42,24 @@ pub(crate) fn simulate((nodes, days): (usize, u64), seeds: RangeInclusive<u64>, 
     Ok(())
 }
 
+/// What the links of each level carried downwards.
+pub(crate) fn downward(report: &Downward) -> Value {
+    let per_link = |bytes: u64, links: u64| bytes / links.max(1);
+    let level = |name: &str, level: &LevelTraffic| {
+        let once = report.sealed_bytes * level.links;
+        let more = 100.0 * (level.release_bytes as f64 - once as f64) / (once.max(1) as f64);
+        json!({
+            "links": name, "count": level.links, "release_frames": level.release_frames,
+            "release_bytes": level.release_bytes, "release_bytes_per_link": per_link(level.release_bytes, level.links),
+            "sealed_times_links": once, "more_%": (more * 100.0).round() / 100.0,
+            "frames": level.frames, "bytes": level.bytes, "bytes_per_link": per_link(level.bytes, level.links),
+        })
+    };
+    let names = ["ministry to provinces", "provinces to cities", "cities to counties"];
+    let levels: Vec<Value> = names.iter().zip(&report.levels).map(|(name, traffic)| level(name, traffic)).collect();
+    json!({ "sealed_batches": report.sealed_batches, "sealed_bytes": report.sealed_bytes, "levels": levels })
+}
+
 fn shown(report: &CountryReport, (nodes, days, seed): (usize, u64, u64), seconds: f64) -> Value {
     let [provinces, cities, counties] = report.levels;
     let (province, without_power, hours) = &report.outage;
@@ -53,6 +71,7 @@ fn shown(report: &CountryReport, (nodes, days, seed): (usize, u64, u64), seconds
         "rows": report.rows, "partitions_equal": report.parts, "mismatch_found": mismatch,
         "messages_applied": report.applied, "batches": report.batches,
         "frames": report.frames, "frames_by_kind": report.kinds, "bytes": report.bytes,
+        "downward": downward(&report.downward),
         "outage": format!("province {province}, {without_power} nodes, {hours} hours"),
         "link_breaks": report.breaks, "hours_to_settle": report.settled_after,
         "trace": format!("{:016x}", report.trace), "seconds": (seconds * 10.0).round() / 10.0,

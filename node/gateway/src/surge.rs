@@ -6,6 +6,9 @@ use jincai_simulation::{Delays, SurgeLine, SurgeOptions, SurgeReport, surge};
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
 
+/// What the receiver works off: 8 MB a second.
+const BYTES_A_MS: u64 = 8_000;
+
 /// Runs the same surge twice per seed and prints both.
 pub(crate) fn simulate(senders: usize, seeds: RangeInclusive<u64>, json: bool) -> Result<(), Error> {
     if !(1..=5000).contains(&senders) {
@@ -15,7 +18,7 @@ pub(crate) fn simulate(senders: usize, seeds: RangeInclusive<u64>, json: bool) -
     for seed in seeds {
         let run = |credit| {
             progress(&format!("seed {seed}: {senders} senders, credit granted: {credit}"));
-            surge(&SurgeOptions { senders, seed, credit })
+            surge(&SurgeOptions { senders, bytes_a_ms: BYTES_A_MS, seed, credit })
         };
         let (granted, fixed) = (run(true), run(false));
         let said = |report: &SurgeReport| report.broken.clone();

@@ -28,8 +28,9 @@ pub(crate) fn execute(args: &TraceArgs) -> Result<(), Error> {
         show(&found, true);
     } else {
         say(&format!(
-            "message «{}», number {} of lane {}",
+            "message «{}» to {}, number {} of lane {}",
             args.id,
+            text(&found["place"]["address"]),
             found["place"]["sequence"],
             text(&found["place"]["lane"])
         ));

@@ -1,6 +1,7 @@
-//! The invariants, over what is durable: I1 nothing acknowledged is lost, I2 nothing is applied twice or out of order,
-//! I3 receipts only for what is durable, I4 one root per release, I7 collected partitions equal their source, I8 tables show whole partitions. What no disk
-//! held any more when a node was set back is lost, and excused.
+//! The invariants, over what is durable: I1 nothing acknowledged is lost, I2 nothing is applied twice or out of order, I3
+//! receipts only for what is durable, I4 one root per release, I7 collected partitions equal their source, I8 tables show whole
+//! partitions. A message to a group is looked after at each of its members. What no disk held any more when a node was set
+//! back is lost, and excused.
 
 use crate::faults::Fault;
 use crate::node::Node;
@@ -75,7 +76,7 @@ pub(crate) fn unsettled(world: &World) -> String {
     if !waits.is_empty() {
         return waits;
     }
-    let seen = world.nodes.iter().flat_map(|n| applied(n).into_values().flatten().map(|id| (id, n.id))).collect();
+    let seen = world.nodes.iter().flat_map(|n| applied(n).into_values().flatten().map(|id| (n.id, id))).collect();
     let missing = missing(world, &seen);
     if missing.is_empty() { collected_equals_source(world).join("; ") } else { missing.join("; ") }
 }
@@ -150,8 +151,11 @@ fn applied(node: &Node) -> BTreeMap<Lane, Vec<String>> {
     out
 }
 
-/// I1: what was acknowledged is applied where it should be, or is a dead letter there.
-fn missing(world: &World, seen: &BTreeMap<String, AuthorityId>) -> Vec<String> {
+/// Who has applied which message.
+type Seen = BTreeSet<(AuthorityId, String)>;
+
+/// I1: what was acknowledged is applied where it should be, or is a dead letter there: at every member of a group.
+fn missing(world: &World, seen: &Seen) -> Vec<String> {
     let letters_of = |node: &Node| -> Vec<(AuthorityId, String)> {
         let exchange = node.running.as_ref().map(|r| r.core.exchange());
         let letters = exchange.into_iter().flat_map(|e| e.dead_letters());
@@ -162,21 +166,25 @@ fn missing(world: &World, seen: &BTreeMap<String, AuthorityId>) -> Vec<String> {
         let lane = id.strip_prefix(UNKNOWN).unwrap_or(id).split('#').next().unwrap_or_default();
         world.lost.contains(id) || world.forked.iter().any(|forked| forked.to_string() == lane)
     };
-    let arrived = |id: &String, to| seen.get(id) == Some(to) || letters.contains(&(*to, id.clone()));
-    let missing = world.acknowledged.iter().filter(|(id, to)| !arrived(id, to) && !excused(id));
-    missing.map(|(id, to)| format!("I1: {id} was acknowledged and is not applied at {to}")).collect()
+    let waits_at = |(id, to): (&String, &Destination)| {
+        let members = world.tree.all().filter(|member| world.tree.is_member(*to, *member));
+        let at = members.map(|member| (member, id.clone()));
+        at.filter(|there| !seen.contains(there) && !letters.contains(there)).collect::<Vec<_>>()
+    };
+    let missing = world.acknowledged.iter().filter(|(id, _)| !excused(id)).flat_map(waits_at);
+    missing.map(|(to, id)| format!("I1: {id} was acknowledged and is not applied at {to}")).collect()
 }
 
 /// Everything at the end.
 pub(crate) fn final_checks(world: &mut World) {
     let mut broken = Vec::new();
-    let mut seen: BTreeMap<String, AuthorityId> = BTreeMap::new();
+    let mut seen = Seen::new();
     for node in &world.nodes {
         for (lane, mut ids) in applied(node) {
             ids.retain(|id| !id.starts_with("refusal/"));
             for id in &ids {
-                if let Some(before) = seen.insert(id.clone(), node.id) {
-                    broken.push(format!("I2: {id} was applied at {before} and at {}", node.id));
+                if !seen.insert((node.id, id.clone())) {
+                    broken.push(format!("I2: {id} was applied twice at {}", node.id));
                 }
             }
             ids.retain(|id| !world.retried.contains(id));
@@ -189,8 +197,8 @@ pub(crate) fn final_checks(world: &mut World) {
     broken.extend(applied_and_refused(world, &seen));
     broken.extend(refused_for_its_figures(world));
     broken.extend((0..world.nodes.len()).filter_map(|node| world.believes_no_more_than_it_sent(node).err()));
-    for (id, at) in seen.iter().filter(|(id, _)| !id.starts_with("refusal/")) {
-        if world.submitted.get(id) != Some(at) {
+    for (at, id) in seen.iter().filter(|(_, id)| !id.starts_with("refusal/")) {
+        if !world.submitted.get(id).is_some_and(|to| world.tree.is_member(*to, *at)) {
             broken.push(format!("I5: {id} was applied at {at}, and nobody sent it there"));
         }
     }
@@ -202,14 +210,14 @@ pub(crate) fn final_checks(world: &mut World) {
 }
 
 /// I1: a message is applied or a dead letter, never both; unless it was sent twice, or a node was set back.
-fn applied_and_refused(world: &World, seen: &BTreeMap<String, AuthorityId>) -> Vec<String> {
+fn applied_and_refused(world: &World, seen: &Seen) -> Vec<String> {
     if world.report.faults.of(Fault::Restore) > 0 {
         return Vec::new();
     }
     let mut out = Vec::new();
     for node in &world.nodes {
         let letters = node.running.as_ref().into_iter().flat_map(|r| r.core.exchange().dead_letters());
-        for letter in letters.filter(|l| seen.get(&l.id) == Some(&node.id) && !world.retried.contains(&l.id)) {
+        for letter in letters.filter(|l| seen.contains(&(node.id, l.id.clone())) && !world.retried.contains(&l.id)) {
             out.push(format!("I1: {} was applied at {} and is a dead letter there too", letter.id, node.id));
         }
     }

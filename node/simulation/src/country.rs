@@ -19,6 +19,7 @@ mod plan;
 mod site;
 mod work;
 
+use crate::downward::Downward;
 use crate::random::Random;
 use events::{Happening, Heap};
 use jincai_crypto::SeededEntropy;
@@ -27,7 +28,7 @@ use jincai_exchange::Counters;
 use jincai_journal::MemoryBlobs;
 use jincai_types::{AuthorityId, Millis};
 use plan::Plan;
-pub(crate) use plan::make_sites;
+pub(crate) use plan::{authority, make_sites, superior_of};
 pub(crate) use site::Site;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,6 +75,8 @@ pub struct CountryReport {
     pub kinds: BTreeMap<&'static str, u64>,
     /// Bytes that travelled.
     pub bytes: u64,
+    /// What of it went down, by level.
+    pub downward: Downward,
     /// Ticks of all nodes.
     pub ticks: u64,
     /// Times that a link broke.
@@ -121,7 +124,8 @@ impl Country {
         let plan = Plan::new(options.nodes.clamp(4, 4000), options.days.clamp(1, 366), &mut random);
         let sites = plan.sites(&mut SeededEntropy::new(options.seed));
         let index = sites.iter().enumerate().map(|(i, site)| (site.id, i)).collect();
-        let report = CountryReport { levels: plan.levels, ..CountryReport::default() };
+        let downward = Downward::new(plan.levels);
+        let report = CountryReport { levels: plan.levels, downward, ..CountryReport::default() };
         Self {
             sites,
             index,

@@ -7,15 +7,16 @@
 
 mod check;
 mod country;
+mod downward;
 mod faults;
 mod forge;
 mod inject;
 mod liar;
 mod network;
 mod node;
-#[cfg(test)]
 mod pressure;
 mod random;
+mod release;
 mod signed_lies;
 mod surge;
 mod trace;
@@ -25,7 +26,10 @@ mod workload;
 mod world;
 
 pub use country::{CountryOptions, CountryReport, country};
+pub use downward::{Downward, LevelTraffic};
 pub use faults::{Fault, FaultSet, Faults, UnknownFault};
+pub use pressure::load;
+pub use release::{ReleaseOptions, ReleaseReport, release};
 pub use surge::{Delays, SurgeLine, SurgeOptions, SurgeReport, surge};
 pub use world::{Options, Report, run_world};
 

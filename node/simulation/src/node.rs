@@ -13,7 +13,7 @@ use jincai_journal::{
     Blobs, Config, Engine, Error, MemoryBlobs, MemoryDisk, Reader, Record, Recovery, Space, Urgency, prepare_base,
     read_snapshot,
 };
-use jincai_policies::LinkPolicy;
+use jincai_policies::{LinkLimits, LinkPolicy};
 use jincai_storage::PartId;
 use jincai_types::{AuthorityId, Destination, Lane, LanePosition, Millis, RecordNumber};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +95,8 @@ pub(crate) struct Node {
     pub(crate) failing: bool,
     /// Its disk has no room.
     pub(crate) full: bool,
+    /// What it may send to whom.
+    pub(crate) limits: BTreeMap<AuthorityId, LinkLimits>,
     /// What it had in custody when it stopped, with the records that hold it.
     custody: Vec<(InCustody, RecordNumber)>,
     /// Messages applied here: the record that says so, their lane and id.
@@ -118,6 +120,7 @@ impl Node {
             sound: None,
             failing: false,
             full: false,
+            limits: BTreeMap::new(),
             custody: Vec::new(),
             applied: Vec::new(),
         }
@@ -178,7 +181,7 @@ impl Node {
             entropy,
             directory: self.directory.clone(),
             policy,
-            limits: BTreeMap::new(),
+            limits: self.limits.clone(),
         };
         let opening = match (self.restored, recovery.clean) {
             (true, _) => Opening::Restored,

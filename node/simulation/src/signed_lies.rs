@@ -221,6 +221,7 @@ impl World {
         self.tell(node, || format!("signs totals that are not those of the rows: {id}"));
         self.forged_totals.insert(id.clone());
         let kind = COLLECTED.to_owned();
-        self.retry(Retry { node, to: AuthorityId::MINISTRY, class, kind, id, payload: message.payload })
+        let to = Destination::Authority(AuthorityId::MINISTRY);
+        self.retry(Retry { node, to, class, kind, id, payload: message.payload })
     }
 }

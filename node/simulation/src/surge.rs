@@ -27,11 +27,10 @@ const FRESH: usize = 10;
 /// Bytes of a day's data, and of something urgent.
 const DATA: usize = 8 << 10;
 const URGENT: usize = 600;
-/// What the receiver works off: bytes and frames in a millisecond.
-const BYTES_A_MS: u64 = 8_000;
+/// Frames that the receiver looks at in a millisecond.
 const FRAMES_A_MS: u64 = 50;
-/// How much may be in flight to the receiver: half a second of its work.
-const INTAKE: u64 = BYTES_A_MS * 500;
+/// How much may be in flight to the receiver: so many milliseconds of its work.
+const INTAKE_MS: u64 = 500;
 /// How long a sync of a disk takes, a tick and a look at what has come.
 const SYNC: Millis = 5;
 const TICK: Millis = 50;
@@ -50,6 +49,8 @@ const LONGEST: Millis = 1_800_000;
 pub struct SurgeOptions {
     /// Senders: 1 to 5,000.
     pub senders: usize,
+    /// Bytes that the receiver works off in a millisecond, 1 to 1,000,000.
+    pub bytes_a_ms: u64,
     /// What everything follows from.
     pub seed: u64,
     /// Whether senders heed what the receiver grants.
@@ -127,6 +128,7 @@ struct Surge {
     wakes: Vec<Millis>,
     /// When each is connected again; nothing can arrive before that.
     joins: Vec<Millis>,
+    bytes_a_ms: u64,
     credit: bool,
     /// What has arrived at the receiver: from whom, and the frame.
     inbox: VecDeque<(usize, Vec<u8>)>,
@@ -183,6 +185,7 @@ impl Surge {
             now: crate::world::BEGIN,
             heap: BinaryHeap::new(),
             order: 0,
+            bytes_a_ms: options.bytes_a_ms.clamp(1, 1_000_000),
             credit: options.credit,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
@@ -252,7 +255,7 @@ impl Surge {
     fn meet(&mut self) -> Result<(), String> {
         let blobs = Arc::new(MemoryBlobs::new());
         for site in 0..self.sites.len() {
-            let policy = LinkPolicy { intake_bytes: INTAKE, ..LinkPolicy::default() };
+            let policy = LinkPolicy { intake_bytes: self.bytes_a_ms * INTAKE_MS, ..LinkPolicy::default() };
             self.sites[site].start(self.now, 1 + site as u64, (policy, blobs.clone()))?;
             if site > 0 {
                 let joins = self.now + self.random.below(RECONNECT);
@@ -349,7 +352,7 @@ impl Surge {
                 return Ok(());
             };
             self.inbox_bytes -= bytes.len() as u64;
-            let cost = bytes.len() as u64 * 1000 / BYTES_A_MS + 1000 / FRAMES_A_MS;
+            let cost = bytes.len() as u64 * 1000 / self.bytes_a_ms + 1000 / FRAMES_A_MS;
             self.strength -= i64::try_from(cost).unwrap_or(i64::MAX);
             self.report.frames += 1;
             let lane = lane_of(&bytes);

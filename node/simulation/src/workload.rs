@@ -1,12 +1,15 @@
-//! What the world's people and programs do: they send messages, again if nobody acknowledged them, some of which nobody can
-//! read; they release code sets and specs; they write rows, which are collected.
+//! What the world's people and programs do: they send messages, to one authority or to all of one level below somebody, again
+//! if nobody acknowledged them, some of which nobody can read; they release code sets and specs; they write rows, which are
+//! collected.
 
 use crate::world::{Happening, World};
 use jincai_core::NOTE;
 use jincai_dictionary::ReleaseOrder;
 use jincai_exchange::Outgoing;
 use jincai_storage::{Spec, SpecColumn};
-use jincai_types::{Attributes, AuthorityId, ColumnType, Date, Destination, Priority, RecordNumber, Requirement};
+use jincai_types::{
+    Attributes, AuthorityId, ColumnType, Date, Destination, Level, Priority, RecordNumber, Requirement,
+};
 use std::collections::BTreeSet;
 
 /// Begins the id of a message that no room takes.
@@ -26,7 +29,7 @@ pub(crate) struct Waiting {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Retry {
     pub(crate) node: usize,
-    pub(crate) to: AuthorityId,
+    pub(crate) to: Destination,
     pub(crate) class: Priority,
     pub(crate) kind: String,
     pub(crate) id: String,
@@ -128,12 +131,12 @@ impl World {
     }
 
     fn submit_notes(&mut self, node: usize) {
-        let to = usize::try_from(self.random.below(self.nodes.len() as u64)).unwrap_or(0);
+        let to = self.somebody(node);
         let class = Priority::ALL[usize::try_from(self.random.below(4)).unwrap_or(0)];
         let count = self.random.between(1, 4);
         let (unknown, kind) = if self.random.chance(50) { (UNKNOWN, "nobody.knows") } else { ("", NOTE) };
         for _ in 0..count {
-            let (from, to) = (self.nodes[node].id, self.nodes[to].id);
+            let from = self.nodes[node].id;
             let lane = format!("{unknown}{from}>{to}/{}", class.name());
             let counter = self.counters.entry(lane.clone()).or_default();
             *counter += 1;
@@ -143,8 +146,21 @@ impl World {
         }
     }
 
+    /// To whom a node sends: to any other node, or, one time in four, to all of one level below itself or, from the
+    /// ministry, below a province.
+    fn somebody(&mut self, node: usize) -> Destination {
+        let to = usize::try_from(self.random.below(self.nodes.len() as u64)).unwrap_or(0);
+        let me = self.nodes[node].id;
+        if self.tree.children(me).next().is_none() || !self.random.chance(250) {
+            return Destination::Authority(self.nodes[to].id);
+        }
+        let top = Some(self.nodes[to].id).filter(|top| self.tree.stands_below(*top, me)).unwrap_or(me);
+        let level = Level::ALL[usize::try_from(self.random.below(3)).unwrap_or(0)];
+        Destination::Level(top, level)
+    }
+
     fn submit(&mut self, message: Retry) {
-        let (node, to, class) = (message.node, Destination::Authority(message.to), message.class);
+        let (node, to, class) = (message.node, message.to, message.class);
         let (life, clock) = (self.nodes[node].starts, self.nodes[node].clock(self.now));
         let source = self.nodes[node].id.to_string();
         let Some(running) = &mut self.nodes[node].running else { return };

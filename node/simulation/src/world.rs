@@ -9,7 +9,7 @@ use crate::trace::Trace;
 use crate::twin::Written;
 use crate::workload::{Retry, Waiting};
 use jincai_crypto::{Card, CardChain, Directory, KeyRing, SeededEntropy};
-use jincai_types::{AuthorityId, Lane, Millis};
+use jincai_types::{AuthorityId, AuthorityTree, Destination, Lane, Millis};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Milliseconds between two ticks of a node.
@@ -82,6 +82,7 @@ pub(crate) enum Happening {
 pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) index: BTreeMap<AuthorityId, usize>,
+    pub(crate) tree: AuthorityTree,
     pub(crate) random: Random,
     seed: u64,
     pub(crate) now: Millis,
@@ -92,9 +93,9 @@ pub(crate) struct World {
     pub(crate) frames_max: u64,
     pub(crate) waiting: Vec<Waiting>,
     /// Acknowledged messages: id and destination.
-    pub(crate) acknowledged: BTreeMap<String, AuthorityId>,
+    pub(crate) acknowledged: BTreeMap<String, Destination>,
     /// Every message submitted: id and destination.
-    pub(crate) submitted: BTreeMap<String, AuthorityId>,
+    pub(crate) submitted: BTreeMap<String, Destination>,
     /// Messages that were submitted again because nobody had acknowledged them.
     pub(crate) retried: BTreeSet<String>,
     pub(crate) counters: BTreeMap<String, u64>,
@@ -151,7 +152,7 @@ impl World {
         let mut entropy = SeededEntropy::new(seed);
         let mut chains: BTreeMap<AuthorityId, (CardChain, KeyRing)> = BTreeMap::new();
         let mut nodes = Vec::new();
-        let mut root = None;
+        let (mut root, mut tree_of_all) = (None, AuthorityTree::default());
         for (id, superior) in tree(options.nodes.clamp(3, 60)) {
             let keys = KeyRing::generate(&mut entropy).expect("seeded randomness does not fail");
             let keys_on_card = keys.public().expect("keys just made are well-formed");
@@ -171,12 +172,14 @@ impl World {
             let mut directory = Directory::new(root);
             directory.add(&chain, BEGIN).expect("a chain just made verifies");
             nodes.push(Node::new(id, &keys, directory));
+            tree_of_all.add(id, superior).expect("everybody's superior comes first");
             chains.insert(id, (chain, keys));
         }
         let index = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
         Self {
             nodes,
             index,
+            tree: tree_of_all,
             random: Random::new(seed ^ 0x5151_5151),
             seed,
             now: BEGIN,
@@ -243,7 +246,6 @@ impl World {
     }
 
     /// Everything happens that is to happen in so many milliseconds.
-    #[cfg(test)]
     pub(crate) fn pass(&mut self, time: Millis) -> Result<(), String> {
         let end = self.now + time;
         while let Some(next) = self.heap.first_entry().filter(|next| next.key().0 <= end) {

@@ -1,7 +1,7 @@
 //! Collection specs, control totals and the parts of tables as this node holds them.
 
 use crate::Error;
-use jincai_types::{AuthorityId, Column, ColumnType, Digest, PartKey, PartRecord, Requirement, TableSchema};
+use jincai_types::{AuthorityId, Column, ColumnType, Digest, PartKey, PartRecord, Requirement, System, TableSchema};
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
@@ -196,8 +196,7 @@ pub type PartId = (String, PartKey);
 
 /// Whether a business system may be called so: what the API takes from callers.
 pub(crate) fn is_system(text: &str) -> bool {
-    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
-    (1..=32).contains(&text.len()) && plain
+    text.parse::<System>().is_ok()
 }
 
 /// A partition's name for people and in message ids: `370502000/payments/2026-01/default`.

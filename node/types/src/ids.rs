@@ -19,6 +19,57 @@ impl AuthorityId {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("an authority id is ASCII digits by construction")
     }
+
+    /// The level of its division, which its digits say, wherever it stands in the tree: two of the province, two of the city,
+    /// two of the county, three of what lies below. `None` for the ministry, and below a county.
+    #[must_use]
+    pub fn level(self) -> Option<Level> {
+        let named = |digits: &[u8]| digits.iter().any(|digit| *digit != b'0');
+        let (division, below) = self.0.split_at(6);
+        match (named(below), named(&division[4..]), named(&division[2..4]), named(&division[..2])) {
+            (true, ..) => None,
+            (_, true, ..) => Some(Level::County),
+            (_, _, true, _) => Some(Level::City),
+            (.., true) => Some(Level::Province),
+            _ => None,
+        }
+    }
+}
+
+/// The level of a division, below the ministry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Level {
+    /// `PP0000000`
+    #[n(1)]
+    Province,
+    /// `PPCC00000`
+    #[n(2)]
+    City,
+    /// `PPCCXX000`
+    #[n(3)]
+    County,
+}
+
+impl Level {
+    /// All levels, from above.
+    pub const ALL: [Self; 3] = [Self::Province, Self::City, Self::County];
+
+    /// 0 (province) … 2 (county).
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Province => 0,
+            Self::City => 1,
+            Self::County => 2,
+        }
+    }
+
+    /// What a group of this level is called in text forms.
+    #[must_use]
+    pub fn group(self) -> &'static str {
+        ["provinces", "cities", "counties"][self.index()]
+    }
 }
 
 impl FromStr for AuthorityId {
@@ -161,5 +212,22 @@ mod tests {
             assert!(bad.parse::<AuthorityId>().is_err(), "{bad}");
         }
         assert_eq!("370502000".parse::<AuthorityId>().map(|a| a.to_string()), Ok("370502000".into()));
+    }
+
+    #[test]
+    fn the_digits_say_the_level() {
+        for (id, level) in [
+            ("000000000", None),
+            ("370000000", Some(Level::Province)),
+            ("370500000", Some(Level::City)),
+            ("370502000", Some(Level::County)),
+            // A county that its province governs itself, and one of a municipality.
+            ("419001000", Some(Level::County)),
+            ("110101000", Some(Level::County)),
+            ("370502001", None),
+            ("370000001", None),
+        ] {
+            assert_eq!(id.parse::<AuthorityId>().expect("an id").level(), level, "{id}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Lanes: one direction from an origin authority to a destination, per priority class.
 
 use crate::error::shorten;
-use crate::{AuthorityId, Digest, Epoch, Error, Sequence};
+use crate::{AuthorityId, Digest, Epoch, Error, Level, Sequence};
 use minicbor::{Decode, Encode};
 use std::fmt;
 use std::str::FromStr;
@@ -58,6 +58,29 @@ pub enum Destination {
     /// Every authority above this one, up to the ministry, itself not included.
     #[n(2)]
     Superiors(#[n(0)] AuthorityId),
+    /// Every authority of a level below this one, at any depth, itself not included.
+    #[n(3)]
+    Level(#[n(0)] AuthorityId, #[n(1)] Level),
+}
+
+impl Destination {
+    /// The one authority where it ends; `None` for a group.
+    #[must_use]
+    pub fn single(self) -> Option<AuthorityId> {
+        match self {
+            Self::Authority(authority) => Some(authority),
+            Self::Below(_) | Self::Superiors(_) | Self::Level(..) => None,
+        }
+    }
+
+    /// The authority that all of a group of inferiors stand below.
+    #[must_use]
+    pub fn top(self) -> Option<AuthorityId> {
+        match self {
+            Self::Below(top) | Self::Level(top, _) => Some(top),
+            Self::Authority(_) | Self::Superiors(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Destination {
@@ -66,6 +89,7 @@ impl fmt::Display for Destination {
             Self::Authority(a) => write!(f, "{a}"),
             Self::Below(a) => write!(f, "below:{a}"),
             Self::Superiors(a) => write!(f, "superiors:{a}"),
+            Self::Level(a, level) => write!(f, "{}:{a}", level.group()),
         }
     }
 }
@@ -77,7 +101,10 @@ impl FromStr for Destination {
             None => Ok(Self::Authority(text.parse()?)),
             Some(("below", a)) => Ok(Self::Below(a.parse()?)),
             Some(("superiors", a)) => Ok(Self::Superiors(a.parse()?)),
-            Some(_) => Err(Error::Text { what: "a destination", text: shorten(text) }),
+            Some((group, a)) => match Level::ALL.into_iter().find(|level| level.group() == group) {
+                Some(level) => Ok(Self::Level(a.parse()?, level)),
+                None => Err(Error::Text { what: "a destination", text: shorten(text) }),
+            },
         }
     }
 }
@@ -151,15 +178,26 @@ mod tests {
 
     #[test]
     fn lanes_read_back_as_text_and_as_cbor() {
-        for text in
-            ["370502000>000000000/record", "000000000>below:000000000/bulk", "370502000>superiors:370502000/control"]
-        {
+        for text in [
+            "370502000>000000000/record",
+            "000000000>below:000000000/bulk",
+            "370502000>superiors:370502000/control",
+            "000000000>provinces:000000000/record",
+            "000000000>cities:370000000/record",
+            "370000000>counties:370500000/interactive",
+        ] {
             let lane: Lane = text.parse().expect(text);
             assert_eq!(lane.to_string(), text);
             assert_eq!(decode_canonical::<Lane>("lane", &encode(&lane), 100), Ok(lane));
         }
         for bad in ["", "370502000", "370502000>x:370502000/record", "370502000>000000000/urgent"] {
             assert!(bad.parse::<Lane>().is_err(), "{bad}");
+        }
+        // The ministry and townships are no level that a group can be of.
+        for level in [0, 4] {
+            let (head, of) = (&b"\x83\x69000000000\x82\x03\x82"[..], &b"\x69370000000"[..]);
+            let bytes = [head, of, &[level, 2]].concat();
+            assert!(decode_canonical::<Lane>("lane", &bytes, 100).is_err(), "{level}");
         }
     }
 }

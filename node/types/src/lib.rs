@@ -3,6 +3,7 @@
 //! Pure: no clock, file, socket, thread or random source. Every decoder here takes bytes or text from outside, refuses
 //! what is malformed with a typed [`Error`], never panics, and bounds every length before it allocates.
 
+mod address;
 mod calendar;
 mod codec;
 mod error;
@@ -14,10 +15,11 @@ mod mutation;
 mod table;
 mod tree;
 
+pub use address::{Address, AddressPattern, Audience, FiscalYear, SYSTEM_ATTRIBUTE, Sender, System, YEAR_ATTRIBUTE};
 pub use calendar::{Date, Millis, Month};
 pub use codec::{decode, decode_canonical, encode, encode_into, hex, unhex};
 pub use error::{Error, Fault};
-pub use ids::{AuthorityId, Digest, Epoch, RecordNumber, Sequence};
+pub use ids::{AuthorityId, Digest, Epoch, Level, RecordNumber, Sequence};
 pub use lane::{Destination, Lane, LanePosition, Priority};
 pub use message::{Attributes, Requirement};
 pub use money::{format_fen, parse_fen};

@@ -4,7 +4,7 @@
 //! nothing secret belongs in them. Source: CloudEvents 1.0.2 (CNCF) for names and their meaning.
 
 use crate::error::shorten;
-use crate::{Digest, Error, Millis, calendar, limits};
+use crate::{Digest, Error, Millis, address, calendar, limits};
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -76,7 +76,8 @@ pub struct Attributes {
     pub subject: String,
     /// What must hold before it is applied.
     pub requires: Vec<Requirement>,
-    /// Further CloudEvents extension attributes (lower-case letters and digits).
+    /// Further CloudEvents extension attributes (lower-case letters and digits). `fiscalyear` and `system` say for whom at
+    /// the destination it is ([`crate::Audience`]).
     pub extensions: BTreeMap<String, String>,
 }
 
@@ -102,6 +103,7 @@ impl Attributes {
         if self.requires.len() > limits::REQUIREMENTS || self.extensions.len() > limits::ATTRIBUTES - RESERVED.len() {
             return wrong("attributes within their limits", &self.id);
         }
+        address::check(self)?;
         if self.requires.is_empty() { Ok(()) } else { check_value(&self.required(), limits::REQUIREMENTS * 80) }
     }
 

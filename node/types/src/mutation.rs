@@ -57,6 +57,28 @@ pub enum Mutation {
     DeadLetterUnrecorded,
     /// Exchange: an effect does not say which message caused it.
     EffectWithoutCause,
+    /// Credit: a sender sends as if it had not heard what it was granted.
+    IgnoreGrants,
+    /// Credit: a sender never says what waits for a larger window.
+    KeepDemandQuiet,
+    /// Credit: a receiver never grants more than an even window.
+    GrantNothingMore,
+    /// Credit: a receiver grants to somebody else what was granted and has not arrived.
+    TakeGrantsBack,
+    /// Credit: a receiver grants as if its intake had no end.
+    GrantBeyondIntake,
+    /// Back-pressure: everything through the neighbour is held back, whatever hop it named.
+    HoldBackEverything,
+    /// Back-pressure: the other classes are held back, too.
+    HoldOtherClasses,
+    /// Back-pressure: groups are held back, too.
+    HoldBackGroups,
+    /// Back-pressure: what was held back once is so for ever.
+    KeepHeldBack,
+    /// Back-pressure: what is to be held back is sent nevertheless.
+    SendHeldBack,
+    /// Back-pressure: nobody's share has an end.
+    IgnoreShare,
     /// Journal: a sync does nothing.
     SkipSync,
     /// Journal: a failed sync counts as done.
@@ -76,7 +98,7 @@ mod switch {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Self; 30] = [
+        pub const ALL: [Self; 41] = [
             Self::SendBeforeDurable,
             Self::AcknowledgeBeforeDurable,
             Self::ForgetKnownIds,
@@ -102,12 +124,30 @@ mod switch {
             Self::SnapshotLosesCursor,
             Self::DeadLetterUnrecorded,
             Self::EffectWithoutCause,
+            Self::IgnoreGrants,
+            Self::KeepDemandQuiet,
+            Self::GrantNothingMore,
+            Self::TakeGrantsBack,
+            Self::GrantBeyondIntake,
+            Self::HoldBackEverything,
+            Self::HoldOtherClasses,
+            Self::HoldBackGroups,
+            Self::KeepHeldBack,
+            Self::SendHeldBack,
+            Self::IgnoreShare,
             Self::SkipSync,
             Self::IgnoreFailedSync,
             Self::MarkBeforeSync,
             Self::CutWholeTail,
             Self::IgnoreDamage,
         ];
+
+        /// Whether it breaks nothing but what is due when: what is sent too soon, too late or to too many at once is looked
+        /// for where much is to be sent.
+        #[must_use]
+        pub fn is_of_load(self) -> bool {
+            (Self::IgnoreGrants..=Self::IgnoreShare).contains(&self)
+        }
     }
 
     thread_local! {

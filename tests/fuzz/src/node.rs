@@ -15,7 +15,9 @@ use jincai_exchange::{
 };
 use jincai_journal::{Log, MemoryBlobs, Stored};
 use jincai_storage::Storage;
-use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber, limits};
+use jincai_types::{
+    AuthorityId, Destination, Epoch, Lane, LanePosition, Level, Millis, Priority, RecordNumber, limits,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,6 +25,8 @@ use std::sync::Arc;
 const STEPS: usize = 24;
 /// In which the neighbours' messages stand.
 pub(crate) const EPOCH: Epoch = Epoch { number: 1, salt: 2 };
+/// Where a message of a neighbour may go; see [`Node::message`].
+pub(crate) const LANES: u8 = 5;
 /// Kinds of steps; see [`Node::take`].
 pub(crate) mod step {
     pub(crate) const RAW: u8 = 0;
@@ -192,20 +196,21 @@ impl Node {
     fn message(&mut self, peer: usize, content: &[u8]) {
         let (world, mut input) = (world(), Input(content));
         let (choice, origin) = (input.byte(), world.ids[peer]);
-        let destination = match choice % 4 {
+        let destination = match choice % LANES {
             0 => Destination::Authority(world.ids[1]),
             1 => Destination::Authority(world.ids[2 - peer]),
             2 => Destination::Below(origin),
-            _ => Destination::Superiors(origin),
+            3 => Destination::Superiors(origin),
+            _ => Destination::Level(origin, Level::ALL[usize::from(choice) % 3]),
         };
-        let lane = Lane { origin, destination, class: Priority::ALL[usize::from(choice / 4) % 4] };
+        let lane = Lane { origin, destination, class: Priority::ALL[usize::from(choice / LANES) % 4] };
         let previous = self.lanes.get(&lane).copied().unwrap_or_default();
         let messages = [(input.piece().to_vec(), input.0.to_vec())];
         let reader =
             |id: AuthorityId| world.directory.card(id).map(|c| Recipient { authority: id, key: c.encryption() });
         let recipients: Vec<Recipient> = match destination {
             Destination::Authority(to) => reader(to).into_iter().collect(),
-            Destination::Below(_) | Destination::Superiors(_) => Vec::new(),
+            Destination::Below(_) | Destination::Superiors(_) | Destination::Level(..) => Vec::new(),
         };
         let input = SealInput {
             lane,

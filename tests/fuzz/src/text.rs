@@ -2,8 +2,9 @@
 
 use crate::Verdict;
 use jincai_types::{
-    Attributes, AuthorityId, Date, Destination, Digest, Epoch, Lane, LanePosition, Month, PartKey, PartRecord,
-    Requirement, TableSchema, decode, decode_canonical, encode, format_fen, hex, limits, parse_fen, unhex,
+    Address, AddressPattern, Attributes, Audience, AuthorityId, Date, Destination, Digest, Epoch, FiscalYear, Lane,
+    LanePosition, Month, PartKey, PartRecord, Requirement, Sender, System, TableSchema, decode, decode_canonical,
+    encode, format_fen, hex, limits, parse_fen, unhex,
 };
 use minicbor::{Decode, Encode};
 use std::fmt::{Debug, Display};
@@ -19,6 +20,18 @@ pub(crate) fn text(bytes: &[u8]) -> Verdict {
         written_alike::<Lane>(text),
     ]
     .contains(&true);
+    read |= written_alike::<FiscalYear>(text);
+    // What need not be said is left out.
+    if let Ok(address) = text.parse::<Address>() {
+        read = true;
+        let (written, pattern) =
+            (address.to_string(), text.parse::<AddressPattern>().expect("every address is a pattern"));
+        assert_eq!(written.parse().as_ref(), Ok(&address));
+        assert!(written.len() <= text.len() && pattern.matches(Some(address.destination), &address.audience));
+    }
+    if let Ok(sender) = text.parse::<Sender>() {
+        assert_eq!(sender.to_string(), text);
+    }
     // Digests may be written in capital letters.
     read |= written_alike::<Digest>(&text.to_ascii_lowercase());
     if let Ok(requirement) = text.parse::<Requirement>() {
@@ -57,6 +70,7 @@ pub(crate) fn attributes(bytes: &[u8]) -> Verdict {
     assert_eq!(encode(&attributes), bytes);
     assert!(attributes.check().is_ok(), "what is read keeps the limits");
     assert!(attributes.requires.len() <= limits::REQUIREMENTS && attributes.extensions.len() <= limits::ATTRIBUTES);
+    assert!(Audience::of(&attributes).is_ok(), "its year and system can be read");
     for requirement in &attributes.requires {
         assert_eq!(requirement.to_string().parse().as_ref(), Ok(requirement));
     }
@@ -74,6 +88,7 @@ pub(crate) fn places(bytes: &[u8]) -> Verdict {
         canonical::<PartKey>(bytes),
         canonical::<PartRecord>(bytes),
         canonical::<TableSchema>(bytes),
+        canonical::<(Option<FiscalYear>, Option<System>)>(bytes),
     ];
     Verdict::of(read.contains(&true))
 }

@@ -20,7 +20,7 @@ const fn case(name: &'static str, judges: &'static str, wants: &'static str, jud
 pub(super) const CASES: [Case; 21] = [
     case("hello", "Link frames", "a hello that asks for one is answered, in version 1", receive::hello),
     case("batch", "Batch, Receipts", "an encrypted batch is opened, applied and signed for", receive::batch),
-    case("group", "Batch", "a public batch to a group is applied and signed for", receive::group),
+    case("group", "Batch, Groups", "public batches to groups are applied and signed for", receive::group),
     case("applied-receipt", "Slots", "its destination signs for having applied a lane", receive::applied_receipt),
     case("duplicate", "Lanes and epochs", "a batch that comes again is signed for, not applied", receive::duplicate),
     case("gap", "Lanes and epochs", "what is missing is asked for, and then taken in order", receive::gap),

@@ -8,7 +8,7 @@ use crate::error::Error;
 use jincai_core::NOTE;
 use jincai_crypto::{BatchView, ItemView, KeyRing, Recipient, SealInput, SystemEntropy, seal};
 use jincai_exchange::{Frame, Outgoing};
-use jincai_types::{Attributes, Destination, Epoch, Lane, LanePosition, Priority, Requirement, encode, limits};
+use jincai_types::{Attributes, Destination, Epoch, Lane, LanePosition, Level, Priority, Requirement, encode, limits};
 
 const TEXT: &str = "paid 12.50";
 
@@ -44,9 +44,13 @@ pub(super) fn batch(bench: &mut Bench) -> Judged {
 }
 
 pub(super) fn group(bench: &mut Bench) -> Judged {
-    let to = Destination::Below(bench.world.ministry);
-    let sealed = bench.seal(to, Priority::Record, &[("to-all", TEXT)])?;
-    bench.receipt(&sealed)?;
+    let ministry = bench.world.ministry;
+    let groups =
+        [(Destination::Below(ministry), "to-all"), (Destination::Level(ministry, Level::Province), "to-provinces")];
+    for (to, id) in groups {
+        let sealed = bench.seal(to, Priority::Record, &[(id, TEXT)])?;
+        bench.receipt(&sealed)?;
+    }
     bench.all_applied()
 }
 

@@ -53,6 +53,9 @@ impl Country {
         self.partitions(&mut broken);
         self.journals(&mut broken);
         self.mismatch(&mut broken);
+        if let Some(ministry) = &self.sites[0].running {
+            broken.extend(self.report.downward.note_sealed(&ministry.log).err());
+        }
         self.report.broken.extend(broken);
         let counters = self.sites.iter().filter_map(|site| site.running.as_ref()).map(|r| r.core.exchange().counters());
         self.report.batches = counters.chain(&self.ended).map(|c| c.batches_received).sum();

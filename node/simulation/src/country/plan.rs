@@ -96,7 +96,8 @@ fn below(random: &mut Random, n: usize) -> usize {
     usize::try_from(random.below(n as u64)).unwrap_or(0)
 }
 
-fn superior_of([provinces, cities, _]: [usize; 3], place: usize) -> Option<usize> {
+/// The place of the superior of a place.
+pub(crate) fn superior_of([provinces, cities, _]: [usize; 3], place: usize) -> Option<usize> {
     match place {
         0 => None,
         p if p <= provinces => Some(0),
@@ -114,7 +115,7 @@ fn province_of(levels: [usize; 3], place: usize) -> usize {
 }
 
 /// Two digits each for province, city and county.
-fn authority(levels: [usize; 3], place: usize) -> AuthorityId {
+pub(crate) fn authority(levels: [usize; 3], place: usize) -> AuthorityId {
     let [provinces, cities, _] = levels;
     let text = match place {
         0 => return AuthorityId::MINISTRY,

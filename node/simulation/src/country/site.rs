@@ -1,6 +1,7 @@
 //! One node of the country, its links, its disk and its clock.
 
 use super::{Country, HOUR, Happening};
+use crate::downward::level_of;
 use jincai_core::{Action, Core, Event};
 use jincai_crypto::{Directory, KeyRing, SeededEntropy};
 use jincai_exchange::{Frame, LinkKind, Notice, Opening, Payload, Setup, read_batch};
@@ -95,6 +96,11 @@ impl Site {
         self.life += 1;
         self.running = Some(Running { engine, core, log, syncing: false, queue: Vec::new() });
         Ok(())
+    }
+
+    /// Which of its lives this is.
+    pub(crate) fn life(&self) -> u64 {
+        self.life
     }
 
     /// Feeds an event. What a neighbour sends before the card came that it needs is refused, and comes again.
@@ -227,6 +233,9 @@ impl Country {
         }
         self.report.frames += 1;
         self.report.bytes += bytes.len() as u64;
+        if self.sites[to].superior == Some(from) {
+            self.report.downward.count(level_of(self.plan.levels, to), &bytes);
+        }
         *self.report.kinds.entry(kind_of(&bytes)).or_default() += 1;
         let peer = self.sites[from].id;
         self.sites[to].step(self.now, Event::Frame(peer, bytes))?;

@@ -4,7 +4,7 @@ use super::crypto::{draft, public_lane, statement};
 use super::exchange::{receipts, slot};
 use super::text::{attributes, lane, position};
 use super::{Seed, accepted, refused};
-use crate::node::step;
+use crate::node::{LANES, step};
 use crate::read::piece;
 use crate::world::world;
 use jincai_crypto::{Card, Statement};
@@ -141,8 +141,9 @@ fn message(peer: u8, lane: u8, kind: &str, id: &str, payload: &[u8]) -> Vec<u8> 
 
 /// Something for every room: to the province itself, to everybody below the ministry, to those above the county.
 fn rooms() -> Vec<Vec<u8>> {
-    const RECORD: u8 = 8;
-    let (own, below, superiors) = (RECORD, RECORD + 2, RECORD + 3);
+    const RECORD: u8 = 2 * LANES;
+    // The number of the last one says, of the levels, counties.
+    let (own, below, superiors, counties) = (RECORD, RECORD + 2, RECORD + 3, RECORD + 4);
     let mut spec = crate::storage::payments();
     spec.collector = world().ids[1];
     vec![
@@ -153,6 +154,7 @@ fn rooms() -> Vec<Vec<u8>> {
         message(COUNTY, own, "jincai.storage.batch", "3", &super::rooms::batch_of_the_county()),
         message(COUNTY, superiors, "jincai.note", "4", b"text"),
         message(COUNTY, RECORD + 1, "jincai.note", "5", b"for the ministry"),
+        message(MINISTRY, counties, "jincai.note", "7", b"for the county"),
         step(step::RESTART, 0, &[1]),
         message(COUNTY, own, "nothing.known", "6", b""),
     ]

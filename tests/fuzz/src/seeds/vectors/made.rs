@@ -26,6 +26,10 @@ const DECRYPT: &str = "JC-1056";
 const NOT_FOR_US: &str = "JC-1057";
 const CARD: &str = "JC-1059";
 
+/// Lanes to groups of each level.
+const LEVELS: [&str; 3] =
+    ["000000000>provinces:000000000/record", "000000000>cities:370000000/control", "370000000>counties:370500000/bulk"];
+
 fn good(name: &'static str, bytes: Vec<u8>) -> Vector {
     Vector { name, bytes, refusal: None }
 }
@@ -100,6 +104,10 @@ fn frames() -> Vec<Vector> {
         ("gap-from-the-start", Frame::Gap { lane: public_lane(), have: LanePosition::START }),
         ("slot", Frame::Slot { signed: signed_slot.into() }),
         ("ends", Frame::Ends { lanes: vec![(lane, position), (public_lane(), position)], more: true }),
+        (
+            "ends-of-groups-of-a-level",
+            Frame::Ends { lanes: LEVELS.map(|lane| (lane.parse().expect("a lane"), position)).to_vec(), more: false },
+        ),
         ("ends-of-nothing", Frame::Ends { lanes: Vec::new(), more: false }),
         ("intake", Frame::Intake { open: false, held: Vec::new() }),
         ("intake-held-back", Frame::Intake { open: true, held: vec![held] }),
@@ -115,8 +123,10 @@ fn frames() -> Vec<Vector> {
         ("grant", Frame::Grant { windows: [1 << 20, 2 << 20, 4 << 20, 2 << 10] }),
     ];
     let intake = Frame::Intake { open: true, held: Vec::new() }.to_bytes();
+    let of_cities = Frame::Gap { lane: LEVELS[1].parse().expect("a lane"), have: position }.to_bytes();
     let bad = [
         bad("unknown-kind", MALFORMED, vec![0x82, 0x17, 0x80]),
+        bad("a-level-that-no-group-is-of", MALFORMED, replaced(&of_cities, b"\x69370000000\x02", b"\x69370000000\x04")),
         bad("no-cbor", MALFORMED, b"?".to_vec()),
         bad("no-fields", MALFORMED, vec![0x81, 0x07]),
         bad("cut-short", MALFORMED, cut(&hello.to_bytes())),
@@ -139,6 +149,8 @@ fn all_attributes() -> Vec<Vector> {
         good("no-ascii", encode(&Attributes { subject: "决算/2026".into(), ..few.clone() })),
         bad("keys-in-another-order", NOT_CANONICAL, swapped),
         bad("another-specversion", MALFORMED, replaced(&few_bytes, b"\x631.0", b"\x631.1")),
+        bad("a-fiscal-year-that-is-none", MALFORMED, replaced(&all, b"\x642026", b"\x640026")),
+        bad("a-system-with-capital-letters", MALFORMED, replaced(&all, b"\x66budget", b"\x66Budget")),
         bad("a-condition-of-no-kind", MALFORMED, replaced(&all, b"release:", b"reloose:")),
         bad("cut-short", MALFORMED, cut(&few_bytes)),
     ]
