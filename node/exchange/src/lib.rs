@@ -34,9 +34,9 @@ mod tests;
 mod trace;
 mod wake;
 
-pub use apply::{BULK_PART, REFUSAL, RefusalNote};
+pub use apply::{BULK_PART, FILE_CHUNK, FILE_PAGE, REFUSAL, RefusalNote};
 pub use error::Error;
-pub use exchange::{Counters, Exchange, Opening, Setup, open, read_batch};
+pub use exchange::{Counters, Exchange, Opening, Setup, open, read_batch, read_message};
 pub use frame::{
     Frame, HeldBack, HopOrder, Obstacle, PROTOCOL_VERSION, Receipt, ReceiptList, SlotId, SlotValue, Waiting, Windows,
 };

@@ -7,7 +7,7 @@ use crate::credit::Credit;
 use crate::frame::Waiting;
 use crate::pace::Pace;
 use crate::press::{Gate, Press};
-use crate::{BatchState, Frame, HopOrder, PaceReason, Payload, Target};
+use crate::{BatchState, FILE_CHUNK, FILE_PAGE, Frame, HopOrder, PaceReason, Payload, Target};
 use jincai_crypto::BatchView;
 use jincai_policies::LinkPolicy;
 use jincai_types::{
@@ -61,13 +61,17 @@ pub(crate) struct Held {
     /// When its origin sealed it, by the origin's clock.
     #[n(5)]
     pub(crate) sealed_at: Millis,
+    /// It holds chunks of files to one authority and nothing else.
+    #[cbor(n(6), default)]
+    pub(crate) chunks: bool,
 }
 
 impl Held {
     /// A batch as it stands in a record.
     pub(crate) fn new(record: RecordNumber, view: &BatchView<'_>, bytes: usize, after: LanePosition) -> Self {
         let (previous, end) = (view.statement.previous, view.end());
-        Self { record, previous, end, bytes: bytes as u64, after, sealed_at: view.statement.sealed_at }
+        let (bytes, sealed_at, chunks) = (bytes as u64, view.statement.sealed_at, holds_chunks(view));
+        Self { record, previous, end, bytes, after, sealed_at, chunks }
     }
 
     /// Its first message's number.
@@ -91,6 +95,22 @@ impl Held {
         let hop = HopOrder { floor: self.previous, after: LanePosition::START };
         Payload::Batch { record: self.record, hop, bytes: self.bytes }
     }
+}
+
+/// Whether a batch holds chunks of files to one authority and nothing else; such batches have few messages.
+fn holds_chunks(view: &BatchView<'_>) -> bool {
+    let is_chunk = |index| view.attributes(index).is_ok_and(|attributes| is_of_file(&attributes.kind));
+    may_hold_chunks(&view.statement.lane) && (0..view.items.len()).all(is_chunk)
+}
+
+/// Whether chunks of files may travel on a lane.
+pub(crate) fn may_hold_chunks(lane: &Lane) -> bool {
+    lane.class == Priority::Bulk && matches!(lane.destination, Destination::Authority(_))
+}
+
+/// Whether a message holds a piece of a file that its origin keeps.
+pub(crate) fn is_of_file(kind: &str) -> bool {
+    [FILE_CHUNK, FILE_PAGE].contains(&kind)
 }
 
 /// What one lane has in custody for this neighbour.
@@ -749,7 +769,8 @@ mod tests {
             sequence,
             digest: Digest([u8::try_from(number + sequence).expect("small"); 32]),
         };
-        let held = |previous, end, after| Held { record: 1, previous, end, bytes: 100, after, sealed_at: 0 };
+        let held =
+            |previous, end, after| Held { record: 1, previous, end, bytes: 100, after, sealed_at: 0, chunks: false };
         // The origin was set back to before the lane began, so its new epoch claims that nothing came before.
         let (forgotten, renewed) = (end(1, 2), end(2, 1));
         let mut link = Link { up: Some(LinkKind::Mailbox), greeted: true, ..Link::default() };
