@@ -3,6 +3,7 @@
 
 mod damage;
 mod disk;
+mod files;
 mod kit;
 mod load;
 mod network;
