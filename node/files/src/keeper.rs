@@ -221,11 +221,14 @@ fn write(
     Ok(Report::Stored { key, chunks: chunks.iter().map(|(chunk, ..)| *chunk).collect() })
 }
 
+/// Pages and the digests that an offer promises for them.
+type Promised<'a> = &'a [(u32, Digest)];
+
 /// Pages and chunks that somebody wants, each held against the tree before it leaves.
 fn read_wanted(
     key: &FileKey,
     (root, size): (Digest, u64),
-    (pages, chunks, of): (&[(u32, Digest)], &[u64], &[(u32, Digest)]),
+    (pages, chunks, of): (Promised<'_>, &[u64], Promised<'_>),
     store: &dyn Store,
 ) -> Report {
     let (key, id) = (key.clone(), key.id.clone());

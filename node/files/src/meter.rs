@@ -23,7 +23,7 @@ pub(crate) struct Meters(BTreeMap<FileKey, Meter>);
 
 impl Meters {
     pub(crate) fn moved(&mut self, key: &FileKey, bytes: u64, now: Millis) {
-        let meter = self.0.entry(key.clone()).or_insert(Meter { since: now, ..Meter::default() });
+        let meter = self.0.entry(key.clone()).or_insert_with(|| Meter { since: now, ..Meter::default() });
         meter.bytes = meter.bytes.saturating_add(bytes);
         meter.moved = now;
         let passed = now.saturating_sub(meter.since);
