@@ -4,6 +4,7 @@
 mod address;
 mod damage;
 mod disk;
+mod files;
 mod kit;
 mod load;
 mod network;

@@ -7,6 +7,7 @@
 mod backup;
 mod dictionary;
 mod exchange;
+mod files;
 mod node;
 mod problem;
 mod queue;
@@ -44,6 +45,9 @@ pub fn router(node: Node) -> Router {
         .route("/collection/reconciliation", get(storage::reconcile))
         .route("/sql", post(storage::sql))
         .route("/messages", get(exchange::messages).post(exchange::send))
+        .route("/files", get(files::list).post(files::send))
+        .route("/files/{id}", get(files::show).delete(files::give_up))
+        .route("/files/{id}/content", get(files::content))
         .route("/links", get(exchange::links))
         .route("/links/{peer}/queue", get(queue::show))
         .route("/lanes", get(exchange::lanes))

@@ -2,6 +2,7 @@
 
 use crate::Problem;
 use jincai_core::Core;
+use jincai_files::Depot;
 use jincai_journal::{Log, Reader};
 use jincai_tables::Tables;
 use jincai_types::{Digest, Millis};
@@ -31,6 +32,7 @@ pub struct Node {
     calls: mpsc::Sender<Call>,
     tables: Arc<Tables>,
     log: Reader,
+    depot: Arc<dyn Depot>,
     token: Digest,
     backup: Arc<WriteBackup>,
     /// Milliseconds since 1970 of the core's last tick.
@@ -43,13 +45,13 @@ impl Node {
     #[must_use]
     pub fn new(
         calls: mpsc::Sender<Call>,
-        (tables, log): (Arc<Tables>, Reader),
+        (tables, log, depot): (Arc<Tables>, Reader, Arc<dyn Depot>),
         token: Digest,
         backup: WriteBackup,
         progress: Arc<AtomicU64>,
         clock: fn() -> Millis,
     ) -> Self {
-        Self { calls, tables, log, token, backup: Arc::new(backup), progress, clock }
+        Self { calls, tables, log, depot, token, backup: Arc::new(backup), progress, clock }
     }
 
     /// Runs something on the core thread. The answer comes when all that was staged by then is durable.
@@ -76,6 +78,19 @@ impl Node {
     /// The journal, for reading beside the core's thread.
     pub(crate) fn log(&self) -> &Reader {
         &self.log
+    }
+
+    /// The file store.
+    pub(crate) fn depot(&self) -> &Arc<dyn Depot> {
+        &self.depot
+    }
+
+    /// An id that no other transfer has: 128 random bits.
+    pub(crate) fn new_id(&self) -> Result<String, Problem> {
+        let mut bytes = [0; 16];
+        let filled = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+        filled.map_err(|_| Problem::from(jincai_files::Error::Disk("the system has no random bytes".into())))?;
+        Ok(jincai_types::hex(&bytes))
     }
 
     pub(crate) fn backup(&self) -> Arc<WriteBackup> {

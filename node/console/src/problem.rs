@@ -29,6 +29,10 @@ impl Problem {
         Self { status_code: status, status: status.as_u16(), title, detail: detail.into(), code }
     }
 
+    fn with(self, status: StatusCode, title: &'static str) -> Self {
+        Self { status_code: status, status: status.as_u16(), title, ..self }
+    }
+
     /// A request that cannot be understood.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "the request cannot be understood", "JC-1801", detail)
@@ -67,7 +71,22 @@ impl Problem {
 
 impl From<jincai_core::Error> for Problem {
     fn from(error: jincai_core::Error) -> Self {
+        if let jincai_core::Error::Files(error) = error {
+            return error.into();
+        }
         Self::of(error.code(), error.fault(), error.to_string())
+    }
+}
+
+impl From<jincai_files::Error> for Problem {
+    fn from(error: jincai_files::Error) -> Self {
+        use jincai_files::Error::{NoFile, NotWhole};
+        let problem = Self::of(error.code(), error.fault(), error.to_string());
+        match error {
+            NoFile { .. } => problem.with(StatusCode::NOT_FOUND, "not found"),
+            NotWhole { .. } => problem.with(StatusCode::CONFLICT, "not whole yet"),
+            _ => problem,
+        }
     }
 }
 

@@ -66,12 +66,29 @@ fn counters(core: &Core) -> Vec<(&'static str, &'static str, u64)> {
     ]
 }
 
+/// Name, help and value of every counter of files.
+fn file_counters(core: &Core) -> Vec<(&'static str, &'static str, u64)> {
+    let c = core.rooms().files.counters();
+    vec![
+        ("file_chunks_sent", "Chunks of files handed to the exchange here.", c.chunks_sent),
+        ("file_bytes_sent", "Bytes of those.", c.bytes_sent),
+        ("file_chunks_received", "Chunks of files that came and were asked for.", c.chunks_received),
+        ("file_bytes_received", "Bytes of those.", c.bytes_received),
+        ("file_chunks_unasked", "Chunks that came and were not asked for any more.", c.chunks_unasked),
+        ("file_chunks_known", "Chunks that did not have to travel, because the store had them.", c.chunks_known),
+        ("files_received", "Files that became whole here.", c.files_received),
+        ("files_delivered", "Files that became whole at their destination.", c.files_delivered),
+        ("file_transfers_failed", "Transfers of files that ended without a whole file.", c.transfers_failed),
+    ]
+}
+
 pub(crate) async fn status(State(node): State<Node>) -> Result<Json<Value>, Problem> {
     let status = node
         .call(|core, now, _| {
             let exchange = core.exchange();
+            let counters = counters(core).into_iter().chain(file_counters(core));
             let counters: serde_json::Map<String, Value> =
-                counters(core).into_iter().map(|(name, _, value)| (name.to_owned(), json!(value))).collect();
+                counters.map(|(name, _, value)| (name.to_owned(), json!(value))).collect();
             let links: Vec<Value> = exchange
                 .links()
                 .into_iter()
@@ -93,6 +110,7 @@ pub(crate) async fn status(State(node): State<Node>) -> Result<Json<Value>, Prob
                 "dictionary": core.rooms().dictionary.status(),
                 "tables": core.rooms().storage.specs().map(|s| s.table.clone()).collect::<Vec<_>>(),
                 "parts": core.rooms().storage.parts().count(),
+                "files_waiting": crate::files::show_waiting(core),
                 "notes": core.rooms().inbox.count(),
                 "authorities": exchange.directory().tree().all().collect::<Vec<_>>(),
                 "counters": counters,
@@ -126,7 +144,7 @@ pub(crate) async fn metrics(State(node): State<Node>) -> Result<Response, Proble
     let text = node
         .call(|core, now, _| {
             let mut out = String::new();
-            for (name, help, value) in counters(core) {
+            for (name, help, value) in counters(core).into_iter().chain(file_counters(core)) {
                 write_metric(&mut out, &format!("jincai_{name}_total"), help, "counter", &[("", value)]);
             }
             let links = core.exchange().links();
@@ -143,6 +161,7 @@ pub(crate) async fn metrics(State(node): State<Node>) -> Result<Response, Proble
                 if l.last_receipt == 0 { 0 } else { now.saturating_sub(l.last_receipt) }
             });
             write_held_back(&mut out, &links);
+            write_files(&mut out, core);
             let full = u64::from(core.exchange().is_full());
             write_metric(&mut out, "jincai_full", "Whether there is no room to take anything.", "gauge", &[("", full)]);
             let read_only = u64::from(core.is_read_only());
@@ -153,6 +172,18 @@ pub(crate) async fn metrics(State(node): State<Node>) -> Result<Response, Proble
         })
         .await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+/// How many transfers are in which state of waiting.
+fn write_files(out: &mut String, core: &Core) {
+    let files = &core.rooms().files;
+    let coming = files.receiving().filter(|(_, coming)| !coming.is_over()).count() as u64;
+    let going = files.sending().filter(|(_, sending)| !sending.is_over()).count() as u64;
+    let samples = [("{direction=\"in\"}", coming), ("{direction=\"out\"}", going)];
+    write_metric(out, "jincai_file_transfers", "Transfers of files under way.", "gauge", &samples);
+    let waiting = files.waiting().count() as u64;
+    let help = "Transfers of files that wait for something of this node, such as room.";
+    write_metric(out, "jincai_file_transfers_waiting", help, "gauge", &[("", waiting)]);
 }
 
 /// The Prometheus text exposition format, version 0.0.4.

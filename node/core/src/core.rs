@@ -6,6 +6,7 @@ use crate::{Error, NOTE};
 use jincai_crypto::export_evidence;
 use jincai_dictionary::{Applied, Dictionary, ImportReport, Release, ReleaseOrder};
 use jincai_exchange::{Context, Exchange, LinkKind, Notice, Opening, Outgoing, Output, QueuedBatch, Room, Send, Setup};
+use jincai_files::Files;
 use jincai_journal::{Blobs, Log, Record};
 use jincai_storage::{Judged, ReconcileLine, Spec, Staged, Storage, WriteReport, judge};
 use jincai_types::{
@@ -97,14 +98,16 @@ fn read_snapshot(bytes: &[u8]) -> Result<Saved, Error> {
 
 /// A node without I/O.
 pub struct Core {
-    exchange: Exchange,
-    rooms: RoomSet,
+    pub(crate) exchange: Exchange,
+    pub(crate) rooms: RoomSet,
     out: Output,
     tables: VecDeque<(RecordNumber, TableEffect)>,
     sends: VecDeque<Send>,
     durable: RecordNumber,
     appended: RecordNumber,
-    read_only: bool,
+    pub(crate) read_only: bool,
+    /// For how long delivered files are kept.
+    pub(crate) keep_files: Millis,
 }
 
 impl Core {
@@ -121,6 +124,7 @@ impl Core {
         let mut rooms = RoomSet {
             dictionary: Dictionary::new(blobs),
             storage: Storage::new(setup.authority),
+            files: Files::new(setup.authority),
             inbox: Inbox::default(),
         };
         let saved = snapshot.map(|(through, bytes)| read_snapshot(bytes).map(|saved| (through, saved))).transpose()?;
@@ -139,6 +143,7 @@ impl Core {
             durable,
             appended: durable,
             read_only: opening == Opening::ReadOnly,
+            keep_files: Millis::MAX,
         };
         core.gather_tables();
         // What is being replayed is durable already.
@@ -177,8 +182,10 @@ impl Core {
                 self.out.note_durable(number);
             }
             Event::Tick => {
+                let behind = self.exchange.is_catching_up();
                 self.exchange.tick(ctx)?;
                 self.collect(now, false, log)?;
+                self.drive_files(now, log, behind)?;
             }
         }
         Ok(())
@@ -189,7 +196,7 @@ impl Core {
     #[must_use]
     pub fn next_wake(&self, now: Millis) -> Option<Millis> {
         let exchange = self.exchange.next_wake(now, &self.rooms);
-        exchange.into_iter().chain(self.rooms.storage.next_collection(now)).min()
+        exchange.into_iter().chain(self.rooms.storage.next_collection(now)).chain(self.next_file_wake(now)).min()
     }
 
     /// Ends a group of steps. Messages that were submitted are sealed now, unless a commit is in flight: then they gather.
@@ -358,7 +365,7 @@ impl Core {
     }
 
     /// A node that was set back does not decide anything new before it knows what it had decided, and a full one nothing.
-    fn check_open(&self) -> Result<(), Error> {
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
         self.check_room()?;
         if self.exchange.is_catching_up() { Err(Error::CatchingUp) } else { Ok(()) }
     }
@@ -412,8 +419,9 @@ impl Core {
     pub fn stop_catching_up(&mut self, now: Millis, log: &dyn Log) -> Result<(), Error> {
         self.check_whole()?;
         let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
+        let behind = self.exchange.is_catching_up();
         self.exchange.stop_catching_up(ctx);
-        Ok(())
+        self.drive_files(now, log, behind)
     }
 
     fn judge(&self, table: &str, rows: &mut dyn Read) -> Result<Judged, Error> {
@@ -465,7 +473,7 @@ impl Core {
     }
 
     /// A command's effect and the messages it sends are sealed in the same turn, so one append holds both.
-    fn command(
+    pub(crate) fn command(
         &mut self,
         now: Millis,
         log: &dyn Log,

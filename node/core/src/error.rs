@@ -13,6 +13,8 @@ pub enum Error {
     #[error("{0}")]
     Storage(#[from] jincai_storage::Error),
     #[error("{0}")]
+    Files(#[from] jincai_files::Error),
+    #[error("{0}")]
     Crypto(#[from] jincai_crypto::Error),
     /// The node was restored from a backup and has not heard yet what its neighbours know.
     #[error("this node was restored from a backup and is catching up with its neighbours; try again when it has")]
@@ -41,6 +43,7 @@ impl Error {
             Self::Exchange(e) => e.code(),
             Self::Dictionary(e) => e.code(),
             Self::Storage(e) => e.code(),
+            Self::Files(e) => e.code(),
             Self::Crypto(e) => e.code(),
             Self::NoMessage { .. } => "JC-1301",
             Self::CatchingUp => "JC-1304",
@@ -56,6 +59,7 @@ impl Error {
             Self::Exchange(e) => e.fault(),
             Self::Dictionary(e) => e.fault(),
             Self::Storage(e) => e.fault(),
+            Self::Files(e) => e.fault(),
             Self::Crypto(e) => e.fault(),
             Self::NoMessage { .. } => Fault::Peer,
             Self::CatchingUp | Self::NoRoom | Self::ReadOnly { .. } => Fault::Passing,

@@ -5,6 +5,7 @@
 
 mod core;
 mod error;
+mod files;
 mod inbox;
 mod rooms;
 

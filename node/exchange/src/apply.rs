@@ -2,7 +2,7 @@
 //! the place of the message that caused it. So a message is applied once, or is one dead letter, or its lane waits.
 
 use crate::exchange::Exchange;
-use crate::link::Held;
+use crate::held::Held;
 use crate::output::{Context, Output};
 use crate::record::{self, Cause, DeadLetter, kind};
 use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal};
@@ -20,6 +20,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub(crate) const BULK: &str = "jincai.bulk.";
 /// The type of a bulk part; its id is the hexadecimal SHA-256 of its payload.
 pub const BULK_PART: &str = "jincai.bulk.part";
+/// The types of a chunk of a file, and of a page of chunks' digests. Their source is kept by the files room of their origin, so
+/// that no copy of them needs to outlive the destination's receipt.
+pub const FILE_CHUNK: &str = "jincai.file.chunk";
+/// See [`FILE_CHUNK`].
+pub const FILE_PAGE: &str = "jincai.file.page";
 /// The type of a refusal, which goes back to the origin of the refused message.
 pub const REFUSAL: &str = "jincai.refusal";
 

@@ -9,7 +9,7 @@
 
 use crate::Receipt;
 use crate::exchange::Exchange;
-use crate::link::Key;
+use crate::held::Key;
 use crate::output::Context;
 use crate::record::{self, Delivered, kind};
 use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Mutation, mutated};
@@ -148,7 +148,20 @@ impl Exchange {
 
     /// Remembers a destination's receipt (now or at a replay).
     pub(crate) fn note_delivered(&mut self, delivered: Delivered) {
+        self.let_go_of_chunks(&delivered.receipt);
         self.deliveries.receipts.insert((delivered.receipt.lane, delivered.issuer), delivered);
+    }
+
+    /// Chunks of files that their destination has signed for are not kept any longer: their source is, by the files room, and
+    /// a destination that was set back asks for what it lacks anew. Bulk parts of other rooms on the same lane stay.
+    fn let_go_of_chunks(&mut self, receipt: &Receipt) {
+        if !crate::held::may_hold_chunks(&receipt.lane) {
+            return;
+        }
+        if let Some(shelf) = self.shelf.get_mut(&receipt.lane) {
+            let done = receipt.position.key();
+            shelf.retain(|key, held| *key > done || !held.chunks);
+        }
     }
 
     /// A destination was set back: what it signed for before that says nothing any more.

@@ -8,7 +8,8 @@
 use crate::chain::Chain;
 use crate::credit::Grants;
 use crate::delivery::Deliveries;
-use crate::link::{Held, Key, Link, LinkKind, ToSend};
+use crate::held::{Held, Key};
+use crate::link::{Link, LinkKind, ToSend};
 use crate::operator::Target;
 use crate::outbox::Outbox;
 use crate::output::{Context, Notice, Output, Payload};
@@ -20,7 +21,7 @@ use crate::restore::{CatchUp, Wanted, id_digest};
 use crate::slots::Slots;
 use crate::trace::Traces;
 use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Rooms};
-use jincai_crypto::{Directory, Entropy, KeyRing};
+use jincai_crypto::{BatchView, Directory, Entropy, KeyRing};
 use jincai_journal::Log;
 use jincai_policies::{LinkLimits, LinkPolicy};
 use jincai_types::{
@@ -351,7 +352,8 @@ impl Exchange {
             let record = ctx.out.record(kind::BATCH, record::batch_record(None, ctx.now, &batch.bytes));
             let (previous, bytes) = (batch.previous, batch.bytes.len() as u64);
             let after = self.newest_on_shelf(&batch.lane).unwrap_or(previous);
-            let held = Held { record, previous, end: batch.end, bytes, after, sealed_at: ctx.now };
+            let (end, chunks) = (batch.end, batch.chunks);
+            let held = Held { record, previous, end, bytes, after, sealed_at: ctx.now, chunks };
             self.counters.batches_sealed += 1;
             self.provenance.took(batch.lane, &held, None, ctx.now, self.policy.provenance_batches);
             self.take(batch.lane, held, None, ctx.now);
@@ -652,6 +654,18 @@ pub fn read_batch(log: &dyn Log, number: RecordNumber) -> Result<bytes::Bytes, E
     let stored = log.read(number)?;
     let (_, start) = record::split_batch_record(&stored.payload)?;
     Ok(stored.payload.slice(start..))
+}
+
+/// The payload of a message that was verified when its batch was taken, from the record that holds that.
+pub fn read_message(
+    log: &dyn Log,
+    (number, index): (RecordNumber, usize),
+    (reader, keys): (AuthorityId, &KeyRing),
+) -> Result<Vec<u8>, Error> {
+    let batch = read_batch(log, number)?;
+    let view = BatchView::parse(&batch)?.verified_before();
+    let mut opener = view.opener(reader, keys)?;
+    Ok(opener.open(&view, index)?.payload.to_vec())
 }
 
 /// Opens the exchange on an output of its own; see [`Exchange::open`].

@@ -14,6 +14,7 @@ mod delivery;
 mod error;
 mod exchange;
 mod frame;
+mod held;
 mod link;
 mod operator;
 mod outbox;
@@ -34,9 +35,9 @@ mod tests;
 mod trace;
 mod wake;
 
-pub use apply::{BULK_PART, REFUSAL, RefusalNote};
+pub use apply::{BULK_PART, FILE_CHUNK, FILE_PAGE, REFUSAL, RefusalNote};
 pub use error::Error;
-pub use exchange::{Counters, Exchange, Opening, Setup, open, read_batch};
+pub use exchange::{Counters, Exchange, Opening, Setup, open, read_batch, read_message};
 pub use frame::{
     Frame, HeldBack, HopOrder, Obstacle, PROTOCOL_VERSION, Receipt, ReceiptList, SlotId, SlotValue, Waiting, Windows,
 };

@@ -5,19 +5,16 @@
 
 use crate::credit::Credit;
 use crate::frame::Waiting;
+use crate::held::{Held, Key};
 use crate::pace::Pace;
 use crate::press::{Gate, Press};
-use crate::{BatchState, Frame, HopOrder, PaceReason, Payload, Target};
-use jincai_crypto::BatchView;
+use crate::{BatchState, Frame, HopOrder, PaceReason, Target};
 use jincai_policies::LinkPolicy;
 use jincai_types::{
     Destination, Epoch, Lane, LanePosition, Millis, Mutation, Priority, RecordNumber, Sequence, mutated,
 };
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Order of batches within a lane.
-pub(crate) type Key = (Epoch, Sequence);
 
 /// Pause before slots are offered a second time, in milliseconds; it grows fourfold each time.
 const FIRST_OFFER: Millis = 4_000;
@@ -42,55 +39,6 @@ pub enum LinkKind {
     Session,
     /// Files or queue entries that somebody fetches some time.
     Mailbox,
-}
-
-/// A batch that lies in the journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct Held {
-    #[n(0)]
-    pub(crate) record: RecordNumber,
-    #[n(1)]
-    pub(crate) previous: LanePosition,
-    #[n(2)]
-    pub(crate) end: LanePosition,
-    #[n(3)]
-    pub(crate) bytes: u64,
-    /// The end of the batch that came before it on the lane at this hop.
-    #[n(4)]
-    pub(crate) after: LanePosition,
-    /// When its origin sealed it, by the origin's clock.
-    #[n(5)]
-    pub(crate) sealed_at: Millis,
-}
-
-impl Held {
-    /// A batch as it stands in a record.
-    pub(crate) fn new(record: RecordNumber, view: &BatchView<'_>, bytes: usize, after: LanePosition) -> Self {
-        let (previous, end) = (view.statement.previous, view.end());
-        Self { record, previous, end, bytes: bytes as u64, after, sealed_at: view.statement.sealed_at }
-    }
-
-    /// Its first message's number.
-    pub(crate) fn first(&self) -> Sequence {
-        self.previous.next_in(self.end.epoch)
-    }
-
-    /// Whether a message is in it.
-    pub(crate) fn contains(&self, (epoch, sequence): Key) -> bool {
-        self.end.epoch == epoch && (self.first()..=self.end.sequence).contains(&sequence)
-    }
-
-    /// What a neighbour must hold to take it: what came before it at this hop, and never less than what its origin signed
-    /// as that. A neighbour's word that less came before it is not believed.
-    pub(crate) fn needs(&self) -> Key {
-        self.after.key().max(self.previous.key())
-    }
-
-    /// To send it on its own, without regard to what else is held.
-    pub(crate) fn payload(&self) -> Payload {
-        let hop = HopOrder { floor: self.previous, after: LanePosition::START };
-        Payload::Batch { record: self.record, hop, bytes: self.bytes }
-    }
 }
 
 /// What one lane has in custody for this neighbour.
@@ -777,7 +725,8 @@ mod tests {
             sequence,
             digest: Digest([u8::try_from(number + sequence).expect("small"); 32]),
         };
-        let held = |previous, end, after| Held { record: 1, previous, end, bytes: 100, after, sealed_at: 0 };
+        let held =
+            |previous, end, after| Held { record: 1, previous, end, bytes: 100, after, sealed_at: 0, chunks: false };
         // The origin was set back to before the lane began, so its new epoch claims that nothing came before.
         let (forgotten, renewed) = (end(1, 2), end(2, 1));
         let mut link = Link { up: Some(LinkKind::Mailbox), greeted: true, ..Link::default() };

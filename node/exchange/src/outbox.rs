@@ -1,9 +1,12 @@
 //! Our own lanes: what callers and rooms submitted waits here until it is cut into batches and sealed, once.
 
+use crate::held::{is_of_file, may_hold_chunks};
 use crate::{Error, Outgoing};
 use jincai_crypto::{Directory, Entropy, KeyRing, Recipient, SealInput, seal};
 use jincai_policies::is_encrypted;
-use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Priority, encode, limits};
+use jincai_types::{
+    Attributes, AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Priority, decode, encode, limits,
+};
 use std::collections::BTreeMap;
 
 /// Most bytes that may wait to be sealed.
@@ -27,6 +30,8 @@ pub(crate) struct Sealed {
     pub(crate) previous: LanePosition,
     pub(crate) end: LanePosition,
     pub(crate) bytes: Vec<u8>,
+    /// It holds chunks of files to one authority and nothing else.
+    pub(crate) chunks: bool,
 }
 
 /// The lanes that begin here.
@@ -163,7 +168,8 @@ impl Outbox {
                         state.before = previous;
                     }
                     state.position = end;
-                    out.push(Sealed { lane: *lane, previous, end, bytes });
+                    let chunks = may_hold_chunks(lane) && rest.iter().all(|(attributes, _)| is_chunk(attributes));
+                    out.push(Sealed { lane: *lane, previous, end, bytes, chunks });
                     rest = later;
                 }
             }
@@ -171,6 +177,10 @@ impl Outbox {
         self.pending = 0;
         Ok(out)
     }
+}
+
+fn is_chunk(attributes: &[u8]) -> bool {
+    decode::<Attributes>("attributes", attributes, limits::BATCH_BYTES).is_ok_and(|a| is_of_file(&a.kind))
 }
 
 /// How many of the waiting messages fit one batch (at least one).

@@ -3,7 +3,7 @@
 //!
 //! It goes back as far as the policy says, in time and in batches, whichever is less; a replay and a snapshot rebuild it.
 
-use crate::link::{Held, Key};
+use crate::held::{Held, Key};
 use crate::record::Cleared;
 use jincai_policies::LinkPolicy;
 use jincai_types::{AuthorityId, Lane, Millis, RecordNumber, Sequence};

@@ -3,7 +3,8 @@
 
 use crate::chain::Verdict;
 use crate::exchange::Exchange;
-use crate::link::{Held, LinkKind};
+use crate::held::Held;
+use crate::link::LinkKind;
 use crate::output::{Context, Payload};
 use crate::record::{self, Cleared, kind};
 use crate::{Error, Frame, HopOrder, PROTOCOL_VERSION, ReceiptList};

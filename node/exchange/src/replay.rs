@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::chain::Chain;
 use crate::exchange::Exchange;
-use crate::link::Held;
+use crate::held::Held;
 use crate::operator::Order;
 use crate::output::Context;
 use crate::record::{self, Cleared, EffectRecord, Replayed, kind};

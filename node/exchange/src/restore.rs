@@ -11,7 +11,7 @@
 
 use crate::exchange::Exchange;
 use crate::frame::ENDS;
-use crate::link::{Held, Key};
+use crate::held::{Held, Key};
 use crate::output::{Context, Payload};
 use crate::record::{self, Cause, DeadLetter, Restored, kind};
 use crate::{Error, Frame, Refusal};

@@ -6,7 +6,8 @@
 use crate::chain::Chain;
 use crate::delivery::Deliveries;
 use crate::exchange::{Exchange, Inbound};
-use crate::link::{Held, Key, Link, SavedLink};
+use crate::held::{Held, Key};
+use crate::link::{Link, SavedLink};
 use crate::outbox::Outbox;
 use crate::provenance::{Provenance, SavedProvenance};
 use crate::record::{DeadLetter, Delivered, Gone, Restored};

@@ -6,7 +6,7 @@
 
 use crate::chain::Chain;
 use crate::exchange::Exchange;
-use crate::link::Key;
+use crate::held::Key;
 use crate::output::Context;
 use crate::record::{self, Cause};
 use crate::room::{Outgoing, Refusal};

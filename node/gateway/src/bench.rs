@@ -1,5 +1,6 @@
 //! `jincai bench`: what this machine can do, through the code that production runs.
 
+mod bulk;
 mod idle;
 mod line;
 mod links;
@@ -7,6 +8,7 @@ mod priorities;
 mod queue;
 mod relay;
 
+pub(crate) use bulk::bulk;
 pub(crate) use idle::idle;
 pub(crate) use links::links;
 pub(crate) use priorities::priorities;

@@ -80,6 +80,9 @@ pub(crate) enum Command {
     Queue(Queue),
     /// Where a message is and what became of it, at every node on its way.
     Trace(TraceArgs),
+    /// Files that are sent to an authority, and those that have come.
+    #[command(subcommand)]
+    File(File),
     /// Exported messages.
     #[command(subcommand)]
     Envelope(Envelope),
@@ -380,6 +383,66 @@ pub(crate) struct InboxArgs {
 }
 
 #[derive(Subcommand)]
+pub(crate) enum File {
+    /// Send a file.
+    Send {
+        #[command(flatten)]
+        node: Node,
+        /// The file.
+        path: PathBuf,
+        /// To which authority.
+        #[arg(long)]
+        to: String,
+        /// Its name there (default: its own).
+        #[arg(long)]
+        name: Option<String>,
+        /// The transfer's id; sent again under the same id, a file goes once.
+        #[arg(long)]
+        id: Option<String>,
+        /// Wait until its destination has it.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Files that go from here and come to here.
+    List {
+        #[command(flatten)]
+        node: Node,
+        /// Only those: in or out.
+        #[arg(long)]
+        direction: Option<String>,
+        /// Only those: offered, sending, delivered, waiting, receiving, whole or failed.
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those to or from this authority.
+        #[arg(long)]
+        peer: Option<String>,
+    },
+    /// How far a file is, and what it waits for.
+    Show(FileId),
+    /// Write a file that has come, or was sent, to a path.
+    Get {
+        #[command(flatten)]
+        file: FileId,
+        /// The path; nothing is overwritten.
+        path: PathBuf,
+    },
+    /// Give a transfer up that is under way, or remove a file whose transfer is over.
+    Drop(FileId),
+}
+
+/// Which file.
+#[derive(Args)]
+pub(crate) struct FileId {
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// Its id.
+    pub(crate) id: String,
+    /// From which authority it comes, if several have sent one under this id.
+    #[arg(long)]
+    pub(crate) from: Option<String>,
+}
+
+#[derive(Subcommand)]
 pub(crate) enum Queue {
     /// What is in custody, per neighbour and lane.
     List(Node),
@@ -576,6 +639,18 @@ pub(crate) enum Bench {
         /// So many messages under way at most: the next is handed over when one is durable at the other node.
         #[arg(long)]
         in_flight: Option<u64>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A file from one process's store to another's, durable and checked at both ends.
+    Bulk {
+        /// Its size; an equal one is sent first, to a tenth of it, so that nothing is measured cold.
+        #[arg(long, default_value_t = 1 << 30)]
+        bytes: u64,
+        /// Below which directory the nodes keep their data (default: the system's temporary one).
+        #[arg(long)]
+        dir: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,

@@ -108,6 +108,22 @@ impl Client {
         }
     }
 
+    /// POST of something long; it may take as long as it takes.
+    pub(crate) fn upload(&self, path: &str, body: &mut dyn Read, size: u64) -> Result<Value, Error> {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let request = agent.post(format!("{}{path}", self.base)).header("content-type", "application/octet-stream");
+        let request = request.header("authorization", format!("Bearer {}", self.token));
+        let request = request.header("content-length", size.to_string());
+        Self::good(path, self.answer(path, request.send(ureq::SendBody::from_reader(&mut { body })))?)
+    }
+
+    /// DELETE.
+    pub(crate) fn delete(&self, path: &str) -> Result<Value, Error> {
+        let request = self.agent.delete(format!("{}{path}", self.base));
+        let sent = request.header("authorization", format!("Bearer {}", self.token)).call();
+        Self::good(path, self.answer(path, sent)?)
+    }
+
     /// POST; an answer that is no success is an error.
     pub(crate) fn post(&self, path: &str, kind: &str, body: &[u8]) -> Result<Value, Error> {
         Self::good(path, self.post_any(path, kind, body)?)

@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read};
 use crate::output::{complain, progress, progress_done, say, show, table};
-use crate::{bench, country, demo, kit, messages, queue, release, run, surge, trace};
+use crate::{bench, country, demo, file, kit, messages, queue, release, run, surge, trace};
 use jincai_crypto::verify_evidence;
 use jincai_journal::{DirBlobs, DirDisk, MemoryBlobs, Point, Quarantine};
 use jincai_simulation::{FaultSet, Options, Summary};
@@ -64,6 +64,7 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Send(args) => messages::send(&args),
         Command::Inbox(args) => messages::inbox(&args),
         Command::Queue(command) => queue::execute(command),
+        Command::File(command) => file::execute(command),
         Command::Trace(args) => trace::execute(&args),
         Command::Envelope(command) => envelope(command),
         Command::Journal(Journal::Verify(node)) => journal_verify(&node),
@@ -82,6 +83,7 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
         Command::Bench(Bench::Relay { transport, messages, rate, in_flight, json }) => {
             bench::relay(&transport, messages, bench::Load::new(rate, in_flight), json)
         }
+        Command::Bench(Bench::Bulk { bytes, dir, json }) => bench::bulk(bytes, dir.as_deref(), json),
         Command::Bench(Bench::Idle { settle, seconds, json }) => bench::idle(settle, seconds, json),
         Command::Bench(Bench::Links { links, messages, json }) => bench::links(&links, messages, json),
         Command::Bench(Bench::Priorities { mbits, rtt, messages, json }) => {
@@ -203,6 +205,9 @@ fn doctor(node: &Node) -> Result<(), Error> {
                 Ok("enough".into())
             };
             find("room on the disk", room);
+            for (name, outcome) in waiting_files(&status) {
+                find(&name, outcome);
+            }
             let links = status["links"].as_array().cloned().unwrap_or_default();
             for link in links {
                 let (peer, backlog) = (link["peer"].as_str().unwrap_or_default(), &link["batches"]);
@@ -224,6 +229,16 @@ fn doctor(node: &Node) -> Result<(), Error> {
         }
     }
     report(&findings, node.json)
+}
+
+/// Files that wait for something of the node.
+fn waiting_files(status: &Value) -> Vec<(String, Result<String, Error>)> {
+    let text = |file: &Value, key: &str| file[key].as_str().unwrap_or_default().to_owned();
+    let finding = |file: &Value| {
+        let why = format!("{} [{}]", text(file, "text"), text(file, "code"));
+        (format!("file {}", text(file, "id")), Err(Error::Check(why)))
+    };
+    status["files_waiting"].as_array().into_iter().flatten().map(finding).collect()
 }
 
 fn report(findings: &[Value], json: bool) -> Result<(), Error> {

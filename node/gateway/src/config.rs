@@ -30,6 +30,9 @@ pub(crate) struct Config {
     /// The journal.
     #[serde(default)]
     pub(crate) journal: Journal,
+    /// Files.
+    #[serde(default)]
+    pub(crate) files: Files,
     /// Logs.
     #[serde(default)]
     pub(crate) log: Log,
@@ -109,6 +112,23 @@ impl Default for Journal {
     }
 }
 
+/// Files that are sent and received.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Files {
+    /// Most room of the store, in MiB: whole files, parts of those that are being received, and those on their way in; 1 to
+    /// 1,073,741,824.
+    pub(crate) max_mib: u64,
+    /// For how many days a file that was sent is kept after its destination has it; 0 to 3,650.
+    pub(crate) keep_days: u64,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self { max_mib: 65_536, keep_days: 7 }
+    }
+}
+
 /// Logs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -164,6 +184,9 @@ impl Config {
         }
         if !(1..=1 << 16).contains(&self.journal.checkpoint_mib) || self.journal.free_mib > 1 << 20 {
             return Err("journal: checkpoint_mib from 1 to 65,536 and free_mib up to 1,048,576 are wanted".into());
+        }
+        if !(1..=1 << 30).contains(&self.files.max_mib) || self.files.keep_days > 3650 {
+            return Err("files: max_mib from 1 to 1,073,741,824 and keep_days up to 3,650 are wanted".into());
         }
         if !self.http.listen.ip().is_loopback() {
             return Err("http.listen must be a loopback address: put a proxy with TLS before it to serve others".into());
@@ -249,6 +272,7 @@ mod tests {
             &format!("{GOOD}[[link]]\npeer = \"370000000\"\ntransport = \"quic\"\n"),
             &format!("{GOOD}[[link]]\npeer = \"370000000\"\ntransport = \"drop\"\n"),
             &format!("{GOOD}[journal]\nsegment_mib = 0\n"),
+            &format!("{GOOD}[files]\nmax_mib = 0\n"),
             &format!("{GOOD}[quic]\nlisten = \"127.0.0.1:0\"\nkeep_alive_seconds = 0\n"),
             &format!("{DROP}[link.limits]\nbytes_per_second = 1\n"),
             &format!("{DROP}[link.limits.bulk]\nwindows = [\"20:00-20:00\"]\n"),

@@ -52,6 +52,9 @@ pub(crate) enum Error {
     Dictionary(#[from] jincai_dictionary::Error),
     /// A part's own error.
     #[error("{0}")]
+    Files(#[from] jincai_files::Error),
+    /// A part's own error.
+    #[error("{0}")]
     Transport(#[from] jincai_transports::Error),
 }
 
@@ -74,6 +77,7 @@ impl Error {
             Self::Journal(e) => e.code(),
             Self::Core(e) => e.code(),
             Self::Dictionary(e) => e.code(),
+            Self::Files(e) => e.code(),
             Self::Transport(e) => e.code(),
         }
     }

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::enrol::{self, Enrolment};
 use crate::error::{Error, read, write_private};
 use crate::input::{Input, QUEUE, Watch};
+use crate::keeper::{self, Desk, DiskStore};
 use crate::links::{Links, Transports};
 use crate::pulse::Pulse;
 use crate::read_only::ReadOnly;
@@ -15,6 +16,7 @@ use jincai_console::{Call, Node, router};
 use jincai_core::{Core, Event, Turn};
 use jincai_crypto::{Directory, Entropy, KeyRing, SystemEntropy, sha256};
 use jincai_exchange::{Opening, Setup};
+use jincai_files::Depot;
 use jincai_journal::{Blobs, DirBlobs, DirDisk, Engine, Journal, Reader, Recovery, Urgency, read_snapshot};
 use jincai_tables::Tables;
 use jincai_transports::WireBytes;
@@ -39,6 +41,8 @@ const CALLS: usize = 1024;
 const CALLS_AT_ONCE: usize = 64;
 /// A table engine that nobody asked for so long gives its memory back.
 const SQL_IDLE: Duration = Duration::from_secs(5);
+/// Milliseconds of a day.
+const DAY: Millis = 86_400_000;
 
 /// A running node.
 pub(crate) struct Running {
@@ -59,6 +63,12 @@ struct Opened {
     blobs: Arc<dyn Blobs>,
     /// What the start itself has to do.
     first: Turn,
+}
+
+/// The file store of a configuration.
+fn open_store(config: &Config) -> Result<Arc<DiskStore>, Error> {
+    let limits = keeper::Limits { max_bytes: config.files.max_mib << 20, free_bytes: config.journal.free_mib << 20 };
+    Ok(Arc::new(DiskStore::open(&config.file("files"), limits)?))
 }
 
 /// Opens the journal and the node over it. What the start itself decides, a new epoch above all, is durable on return, before
@@ -85,6 +95,7 @@ fn open(config: &Config, keys: KeyRing, directory: Directory) -> Result<Opened, 
     let limits = config.link.iter().map(|link| (link.peer, link.limits.clone())).collect();
     let setup = Setup { authority, keys, entropy: Box::new(entropy), directory, policy, limits };
     let mut core = Core::open(setup, Arc::clone(&blobs), opening(&recovery), snapshot, clock::now(), &log)?;
+    core.keep_files(config.files.keep_days * DAY);
     let mut first = core.turn(clock::now(), &log)?;
     if recovery.quarantine.is_some() {
         return Ok(Opened { core, engine: None, log, blobs, first });
@@ -104,6 +115,8 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let keys = enrol::keys(config)?;
     let token = sha256(String::from_utf8_lossy(&read(&config.file("token"))?).trim().as_bytes());
     let tls = keys.tls_identity();
+    let store = open_store(config)?;
+    let (readable, readers) = (Arc::new(enrol::keys(config)?), config.authority);
     let Opened { core, engine, log, blobs, first } = open(config, keys, enrolment.directory()?)?;
     let (inputs, receiver) = mpsc::channel(QUEUE);
     let tables = Arc::new(Tables::new(Arc::new(log.clone())));
@@ -113,6 +126,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let progress = Arc::new(AtomicU64::new(clock::now()));
     let pulse = Arc::new(Pulse::default());
     let (end, ended) = watch::channel(false);
+    let (told, changes) = watch::channel(0);
     let (transports, core) = match engine {
         Some(engine) => {
             let durable = Arc::new(Durable::default());
@@ -133,7 +147,7 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
                 pulse: Arc::clone(&pulse),
                 waiting: VecDeque::new(),
                 unsealed: Vec::new(),
-                watches: Vec::new(),
+                watches: vec![keeper::watcher(told)],
             };
             (transports, spawn_core(end, move || shell.run(receiver))?)
         }
@@ -152,7 +166,10 @@ pub(crate) async fn start(config: &Config) -> Result<Running, Error> {
     let (calls, queue) = mpsc::channel(CALLS);
     tokio::spawn(forward(queue, inputs.clone()));
     let write_backup = Box::new(move |out: &mut dyn Write| source.write(out).map_err(|error| error.to_string()));
-    let node = Node::new(calls, (tables, reader), token, write_backup, progress, clock::now);
+    let depot: Arc<dyn Depot> = Arc::clone(&store) as _;
+    let desk_log = reader.clone();
+    let node = Node::new(calls, (tables, reader, depot), token, write_backup, progress, clock::now);
+    Desk { node: node.clone(), store, log: desk_log, reader: (readers, readable) }.start(changes);
     let bind = |source| Error::System { what: "http.listen", source };
     let listener = TcpListener::bind(config.http.listen).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;

@@ -386,7 +386,7 @@ mod tests {
         fn addresses_read_back_as_they_were_written(destination in destination(), audience in audience()) {
             let address = Address { destination, audience };
             let text = address.to_string();
-            prop_assert_eq!(text.parse::<Address>().as_ref(), Ok(&address));
+            prop_assert_eq!(text.parse::<Address>(), Ok(address.clone()));
             prop_assert!(text.len() <= TEXT_BYTES && !text.ends_with("/*"));
             let mut attributes =
                 Attributes { id: "1".into(), source: "x".into(), kind: "y".into(), ..Attributes::default() };

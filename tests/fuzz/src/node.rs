@@ -13,6 +13,7 @@ use jincai_dictionary::Dictionary;
 use jincai_exchange::{
     Context, Error, Exchange, Frame, HopOrder, LinkKind, Opening, Output, Payload, Setup, open, read_batch,
 };
+use jincai_files::Files;
 use jincai_journal::{Log, MemoryBlobs, Stored};
 use jincai_storage::Storage;
 use jincai_types::{
@@ -93,7 +94,8 @@ pub(crate) fn node(bytes: &[u8]) -> Verdict {
 
 fn rooms() -> RoomSet {
     let dictionary = Dictionary::new(Arc::new(MemoryBlobs::new()));
-    RoomSet { dictionary, storage: Storage::new(world().ids[1]), inbox: Inbox::default() }
+    let me = world().ids[1];
+    RoomSet { dictionary, storage: Storage::new(me), files: Files::new(me), inbox: Inbox::default() }
 }
 
 fn setup() -> Setup {

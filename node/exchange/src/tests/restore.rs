@@ -1,7 +1,7 @@
 //! A node that was set back, and what its neighbour does for it.
 
 use super::{COUNTY, Node, authority};
-use crate::link::Held;
+use crate::held::Held;
 use crate::{Frame, LinkKind, Opening};
 use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Priority};
 
@@ -12,7 +12,18 @@ fn own(sequence: u64) -> (Lane, Held) {
     let epoch = Epoch { number: 5, salt: 1 };
     let end = |sequence| LanePosition { epoch, sequence, digest: Digest([u8::try_from(sequence).expect("small"); 32]) };
     let previous = end(sequence - 1);
-    (lane, Held { record: sequence, previous, end: end(sequence), bytes: 100, after: previous, sealed_at: 0 })
+    (
+        lane,
+        Held {
+            record: sequence,
+            previous,
+            end: end(sequence),
+            bytes: 100,
+            after: previous,
+            sealed_at: 0,
+            chunks: false,
+        },
+    )
 }
 
 /// The lanes of which the node says the ends to the county.

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 /// IPv4 and UDP headers.
 const HEADERS: u64 = 28;
 const DATAGRAM: usize = 65_536;
+/// Datagrams that are under way one way at most.
+const UNDER_WAY: usize = 65_536;
 
 /// What each direction of a line is like.
 #[derive(Clone, Copy, Debug)]
@@ -80,23 +82,22 @@ impl Line {
     }
 }
 
+/// Takes a datagram at one end.
+type Taker = Box<dyn FnMut(&[u8]) + Send>;
+
 /// One direction.
 struct Way;
 
 impl Way {
     /// Gives out what takes a datagram; `send` gets it when it has come through.
-    fn begin(
-        shape: Option<Shape>,
-        bytes: Arc<AtomicU64>,
-        send: impl Fn(&[u8]) + Send + 'static,
-    ) -> Box<dyn FnMut(&[u8]) + Send> {
+    fn begin(shape: Option<Shape>, bytes: Arc<AtomicU64>, send: impl Fn(&[u8]) + Send + 'static) -> Taker {
         let Some(shape) = shape else {
             return Box::new(move |datagram| {
                 bytes.fetch_add(datagram.len() as u64 + HEADERS, Ordering::Relaxed);
                 send(datagram);
             });
         };
-        let (queue, arrivals) = mpsc::channel::<(Instant, Vec<u8>)>();
+        let (queue, arrivals) = mpsc::sync_channel::<(Instant, Vec<u8>)>(UNDER_WAY);
         std::thread::spawn(move || {
             for (due, datagram) in arrivals {
                 std::thread::sleep(due.saturating_duration_since(clock::instant()));
