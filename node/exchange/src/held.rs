@@ -56,7 +56,12 @@ impl Held {
 
     /// To send it on its own, without regard to what else is held.
     pub(crate) fn payload(&self) -> Payload {
-        let hop = HopOrder { floor: self.previous, after: LanePosition::START };
+        self.payload_after(LanePosition::START)
+    }
+
+    /// To send it on its own, after another one of those that are given back.
+    pub(crate) fn payload_after(&self, after: LanePosition) -> Payload {
+        let hop = HopOrder { floor: self.previous, after };
         Payload::Batch { record: self.record, hop, bytes: self.bytes }
     }
 }

@@ -147,7 +147,8 @@ pub(crate) struct Link {
     pub(crate) owed_exactly: BTreeSet<(Lane, LanePosition)>,
     /// Batches that came late, in custody until the neighbour has signed for exactly them; and when to send them (again).
     late: BTreeMap<(Lane, Key), (Held, Millis)>,
-    /// Batches of its own that the neighbour, which was set back, may ask back: kept until it has signed for them.
+    /// Batches of its own that the neighbour, which was set back, may ask back: kept until it has signed for each of them, or
+    /// has caught up.
     kept: BTreeMap<(Lane, Key), Held>,
     /// The newest epoch in which the neighbour has spoken.
     pub(crate) epoch: Epoch,
@@ -193,6 +194,11 @@ impl Link {
     /// Keeps batches of the neighbour's own for it.
     pub(crate) fn keep(&mut self, own: Vec<(Lane, Held)>) {
         self.kept.extend(own.into_iter().map(|(lane, held)| ((lane, held.end.key()), held)));
+    }
+
+    /// The neighbour has caught up and asks for nothing more.
+    pub(crate) fn keep_nothing(&mut self) {
+        self.kept.clear();
     }
 
     /// What is kept so.
@@ -461,13 +467,9 @@ impl Link {
             self.discard(lane, position);
             return Ok(true);
         }
-        let kept = self.kept.range((*lane, Key::default())..=(*lane, position.key())).next_back();
-        if let Some(end) = kept.map(|(_, held)| held.end) {
-            if end.key() == position.key() && end.digest != position.digest {
-                return Err(());
-            }
-            self.discard(lane, position);
-            return Ok(true);
+        if self.kept.get(&(*lane, position.key())).is_some_and(|held| held.end == position) {
+            self.kept.remove(&(*lane, position.key()));
+            return Ok(false);
         }
         let Some(queue) = self.queues.get(lane) else { return Ok(false) };
         let first = queue.held.values().next();
@@ -491,7 +493,6 @@ impl Link {
         if self.late.remove(&(*lane, position.key())).is_some() {
             return;
         }
-        self.kept.extract_if((*lane, Key::default())..=(*lane, position.key()), |_, _| true).for_each(drop);
         let Some(queue) = self.queues.get_mut(lane) else { return };
         // Whatever of it was in flight is no longer.
         let flying = queue.bytes_between(queue.confirmed, queue.sent.min(position.key()));

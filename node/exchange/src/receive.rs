@@ -29,6 +29,8 @@ impl Exchange {
                 self.accepted |= known == self.epoch;
                 if restored {
                     self.say_ends(peer, ctx);
+                } else if let Some(link) = self.links.get_mut(&peer) {
+                    link.keep_nothing();
                 }
                 Ok(())
             }
@@ -143,7 +145,7 @@ impl Exchange {
         let hops = self.hops(&lane, Some(peer));
         let group = !matches!(lane.destination, Destination::Authority(_));
         if lane.origin == self.me {
-            return self.take_back(peer, &view, bytes, ctx);
+            return self.take_back(peer, &view, (bytes, after), ctx);
         }
         if !member && hops.is_empty() && !group {
             self.counters.batches_not_yet += 1;

@@ -63,10 +63,11 @@ impl CatchUp {
         self.answered.len() + self.expected.len()
     }
 
-    /// Whether a neighbour has not said yet what it holds in this epoch of its. It may be away for long, and is asked when it
-    /// comes.
+    /// Whether this node has not caught up, or a neighbour has not said yet what it holds in this epoch of its. It may be away
+    /// for long, and is asked when it comes.
     pub(crate) fn asks(&self, peer: AuthorityId, epoch: Epoch) -> bool {
-        self.restored.is_some() && self.answered.get(&peer).is_none_or(|answered| *answered < epoch)
+        let unanswered = || self.answered.get(&peer).is_none_or(|answered| *answered < epoch);
+        self.is_under_way() || (self.restored.is_some() && unanswered())
     }
 }
 
@@ -110,8 +111,7 @@ impl Exchange {
             ctx.out.record(kind::RESTORED, record::to_body(&restored));
             self.issue_restored_slot(ctx);
         }
-        let up: Vec<AuthorityId> = self.links.iter().filter(|(_, l)| l.up.is_some()).map(|(peer, _)| *peer).collect();
-        up.into_iter().for_each(|peer| self.say_hello(peer, ctx));
+        self.greet_all(ctx);
     }
 
     fn note_twin(&mut self, epoch: Epoch, ctx: &mut Context<'_>) {
@@ -211,8 +211,6 @@ impl Exchange {
                 }
                 let have = self.have(&lane);
                 self.ask(peer, lane, have, ctx);
-            } else if known && lane.origin == self.me {
-                self.keep_no_more(peer, lane, &end);
             }
         }
         if let Some(link) = self.links.get(&peer).filter(|_| !more) {
@@ -220,14 +218,25 @@ impl Exchange {
         }
     }
 
-    /// A neighbour need not keep a lane of ours for us any more: it is here up to a batch's end.
+    /// A neighbour need not keep a batch of ours for us any more, if it is here.
     fn keep_no_more(&mut self, peer: AuthorityId, lane: Lane, end: &LanePosition) {
-        // What we know is signed, not what the neighbour says.
-        let taken = self.shelf.get(&lane).and_then(|shelf| shelf.get(&end.key())).map(|held| held.end);
-        let known = taken.unwrap_or_else(|| self.have(&lane));
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.owe_exactly(lane, known);
+        let known = self.shelf.get(&lane).and_then(|shelf| shelf.get(&end.key())).is_some_and(|held| held.end == *end);
+        if let Some(link) = self.links.get_mut(&peer).filter(|_| known) {
+            link.owe_exactly(lane, *end);
         }
+    }
+
+    /// A batch of ours was given back after another one: if that got lost, all are asked for again.
+    fn miss(&mut self, peer: AuthorityId, lane: Lane, after: LanePosition, ctx: &mut Context<'_>) {
+        let have = self.have(&lane);
+        let taken = self.shelf.get(&lane).is_some_and(|shelf| shelf.contains_key(&after.key()));
+        if taken || after.key() <= have.key() {
+            return;
+        }
+        if self.catch_up.is_under_way() && self.catch_up.expected.len() < EXPECTED {
+            self.catch_up.expected.insert((peer, lane), after);
+        }
+        self.ask(peer, lane, have, ctx);
     }
 
     fn concerns_us(&self, lane: &Lane) -> bool {
@@ -282,14 +291,20 @@ impl Exchange {
         if self.all_answered(ctx.now) && self.catch_up.expected.is_empty() {
             self.stop_catching_up(ctx);
             ctx.out.notice(false, "JC-1215", "this node was set back and has caught up with its neighbours".into());
+            // They keep nothing for it any more.
+            self.greet_all(ctx);
         } else if ctx.now < self.catch_up.asked || ctx.now >= self.catch_up.asked + self.policy.retry_ms * ASK_AGAIN {
             self.catch_up.asked = ctx.now;
             // Answers say anew what is held now.
             self.catch_up.expected.clear();
             self.catch_up.answered.clear();
-            let up = self.links.iter().filter(|(_, l)| l.up.is_some()).map(|(peer, _)| *peer);
-            up.collect::<Vec<_>>().into_iter().for_each(|peer| self.say_hello(peer, ctx));
+            self.greet_all(ctx);
         }
+    }
+
+    fn greet_all(&mut self, ctx: &mut Context<'_>) {
+        let up = self.links.iter().filter(|(_, l)| l.up.is_some()).map(|(peer, _)| *peer);
+        up.collect::<Vec<_>>().into_iter().for_each(|peer| self.say_hello(peer, ctx));
     }
 
     /// When the next tick would look at that; see [`Exchange::next_wake`].
@@ -326,8 +341,11 @@ impl Exchange {
         }
         let custody = self.links.values().flat_map(|l| l.custody().chain(l.kept()));
         held.extend(custody.filter(|(l, h)| **l == lane && h.end.key() > have.key()).map(|(_, h)| (h.end.key(), *h)));
+        // Each names the one before it: what has been handed on is missing here, and what gets lost on the way is missed.
+        let mut after = have;
         for held in held.into_values().take(GIVEN_BACK) {
-            ctx.out.send(peer, lane.class, held.payload());
+            ctx.out.send(peer, lane.class, held.payload_after(after));
+            after = held.end;
         }
     }
 
@@ -336,7 +354,7 @@ impl Exchange {
         &mut self,
         peer: AuthorityId,
         view: &Verified<BatchView<'_>>,
-        bytes: &[u8],
+        (bytes, after): (&[u8], LanePosition),
         ctx: &mut Context<'_>,
     ) -> Result<(), Error> {
         let lane = view.statement.lane;
@@ -350,6 +368,7 @@ impl Exchange {
             return Ok(());
         }
         let taken = self.shelf.get(&lane).is_some_and(|shelf| shelf.contains_key(&end.key()));
+        self.miss(peer, lane, after, ctx);
         if taken || self.is_here(&lane, &end) {
             self.counters.duplicates_dropped += 1;
             self.keep_no_more(peer, lane, &end);

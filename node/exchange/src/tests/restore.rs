@@ -53,11 +53,17 @@ fn what_a_restored_neighbour_may_ask_back_is_kept_until_it_has_signed_for_it() {
     assert_eq!(above.clear(&lane, second.end, 0), Ok(true));
     assert_eq!(ends(&mut node), [(lane, second.end)], "it is still there to be asked for");
     let below = node.exchange.links.get_mut(&county).expect("a neighbour");
-    let other = LanePosition { digest: Digest([9; 32]), ..first.end };
-    assert_eq!(below.clear(&lane, other, 0), Err(()), "that is not what is kept");
-    assert_eq!(below.clear(&lane, first.end, 0), Ok(true));
-    assert_eq!(below.kept().map(|(_, held)| *held).collect::<Vec<_>>(), [second]);
-    assert_eq!(below.clear(&lane, second.end, 0), Ok(true));
+    let other = LanePosition { digest: Digest([9; 32]), ..second.end };
+    for signed in [other, second.end] {
+        assert_eq!(below.clear(&lane, signed, 0), Ok(false), "it ends no custody");
+    }
+    assert_eq!(below.kept().map(|(_, held)| *held).collect::<Vec<_>>(), [first], "each by itself");
+    let epoch = Epoch { number: super::NOW, salt: 3 };
+    let hello =
+        |restored| Frame::Hello { low: 1, high: 1, authority: county, epoch, heard: true, known: epoch, restored };
+    node.hear(county, &hello(true)).expect("is taken");
+    assert_eq!(ends(&mut node), [(lane, first.end)]);
+    node.hear(county, &hello(false)).expect("is taken");
     assert_eq!(ends(&mut node), []);
 }
 
