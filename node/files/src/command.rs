@@ -119,8 +119,9 @@ impl Files {
     fn note_wait(&mut self, report: &Report) {
         match report {
             Report::Waits { key, error } => {
-                // Said again it is no news, and must wake nobody.
-                if self.waits.get(key) != Some(error) {
+                // A transfer that ended meanwhile waits for nothing.
+                let coming = self.receiving.get(key).is_some_and(|coming| !coming.is_over());
+                if coming || self.sending.get(key).is_some_and(|sending| !sending.is_over()) {
                     self.waits.insert(key.clone(), error.clone());
                 }
             }
@@ -164,14 +165,14 @@ impl Files {
 
     /// Chunks of each transfer that may be asked for and not stored.
     fn window(&self) -> u64 {
-        let active = self.receiving.values().filter(|coming| coming.is_active()).count() as u64;
+        let active = self.open().filter(|(_, coming)| coming.is_active()).count() as u64;
         ((WINDOW_OF_ALL / active.max(1)).min(WINDOW) / CHUNK_BYTES).max(LEAST)
     }
 
     /// Whether there is something to ask for.
     #[must_use]
     pub fn has_wants(&self) -> bool {
-        let (each, mut active) = (self.window(), self.receiving.iter().filter(|(_, coming)| coming.is_active()));
+        let (each, mut active) = (self.window(), self.open().filter(|(_, coming)| coming.is_active()));
         active.any(|(key, coming)| {
             let (pages, chunks) = coming.next_wanted(each);
             !(self.waits.contains_key(key) || pages.is_empty() && chunks.is_empty())
@@ -183,7 +184,7 @@ impl Files {
     pub fn next_wants(&self, now: Millis) -> Vec<(FileKey, Staged)> {
         let each = self.window();
         let mut staged = Vec::new();
-        for (key, coming) in self.receiving.iter().filter(|(_, coming)| coming.is_active()) {
+        for (key, coming) in self.open().filter(|(_, coming)| coming.is_active()) {
             let (pages, chunks) = coming.next_wanted(each);
             if pages.is_empty() && chunks.is_empty() {
                 continue;
@@ -201,7 +202,7 @@ impl Files {
     /// This node was set back: whatever is being received begins anew.
     #[must_use]
     pub fn after_restore(&self) -> Vec<Staged> {
-        let active = self.receiving.iter().filter(|(_, coming)| coming.is_active());
+        let active = self.open().filter(|(_, coming)| coming.is_active());
         active.map(|(key, _)| Staged { effect: encode(&Effect::Again(key.clone())), messages: Vec::new() }).collect()
     }
 
@@ -230,15 +231,14 @@ impl Files {
     /// The next delivered file that was kept for long enough.
     #[must_use]
     pub fn next_expired(&self, now: Millis, keep: Millis) -> Option<Staged> {
-        let old = |s: &crate::Sending| s.is_over() && now.saturating_sub(s.ended) >= keep;
-        let (key, _) = self.sending.iter().find(|(_, sending)| old(sending))?;
+        let (_, key) = self.longest_over().filter(|(ended, _)| now.saturating_sub(*ended) >= keep)?;
         Some(Staged { effect: encode(&Effect::Forgotten(key.clone(), true)), messages: Vec::new() })
     }
 
     /// When [`Self::next_expired`] gives something for the next time.
     #[must_use]
     pub fn next_expiry(&self, keep: Millis) -> Option<Millis> {
-        self.sending.values().filter(|s| s.is_over()).map(|s| s.ended.saturating_add(keep)).min()
+        self.longest_over().map(|(ended, _)| ended.saturating_add(keep))
     }
 
     pub(crate) fn end_message(

@@ -193,7 +193,7 @@ impl Files {
     /// Whether chunks have come that are not stored.
     #[must_use]
     pub fn has_staged(&self) -> bool {
-        self.receiving.values().any(|coming| coming.staged().next().is_some())
+        self.open().any(|(_, coming)| coming.staged().next().is_some())
     }
 
     /// Whether something is wanted of this node that it has not sent.
@@ -205,7 +205,7 @@ impl Files {
     /// Whether something that is offered has not begun, or waits for this node.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        !self.waits.is_empty() || self.receiving.values().any(|r| r.state == ReceiveState::Offered)
+        !self.waits.is_empty() || self.open().any(|(_, r)| r.state == ReceiveState::Offered)
     }
 
     /// What there is to do for files that come to here.
@@ -213,13 +213,13 @@ impl Files {
     pub fn receiving_jobs(&self, mood: Mood) -> Vec<Job> {
         let mut jobs: Vec<Job> = Vec::new();
         let mut active = 0;
-        for (key, coming) in self.receiving.iter().filter(|(_, coming)| coming.is_active()) {
+        for (key, coming) in self.open().filter(|(_, coming)| coming.is_active()) {
             active += 1;
             if mood.retry || !self.waits.contains_key(key) {
                 jobs.extend(receiving_job(key, coming, mood));
             }
         }
-        let mut offered: Vec<_> = self.receiving.iter().filter(|(_, r)| r.state == ReceiveState::Offered).collect();
+        let mut offered: Vec<_> = self.open().filter(|(_, r)| r.state == ReceiveState::Offered).collect();
         offered.retain(|(key, _)| mood.retry || !self.waits.contains_key(key));
         offered.sort_by_key(|(key, coming)| (coming.offered, *key));
         // Those that there is no room for shall not keep others out: more are tried than may begin.

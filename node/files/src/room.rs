@@ -60,6 +60,10 @@ pub struct Files {
     pub(crate) me: AuthorityId,
     pub(crate) sending: BTreeMap<FileKey, Sending>,
     pub(crate) receiving: BTreeMap<FileKey, Receiving>,
+    /// Those of them that are not over: a node may hold a hundred thousand that are.
+    open: BTreeSet<FileKey>,
+    /// When those that were sent and are over were so.
+    over: BTreeSet<(Millis, FileKey)>,
     pub(crate) counters: FileCounters,
     /// Rises with everything that may give the keeper something to do.
     pub(crate) changes: u64,
@@ -78,6 +82,8 @@ impl Files {
             me,
             sending: BTreeMap::new(),
             receiving: BTreeMap::new(),
+            open: BTreeSet::new(),
+            over: BTreeSet::new(),
             counters: FileCounters::default(),
             changes: 1,
             releases: 1,
@@ -94,6 +100,30 @@ impl Files {
     /// Files that come to here.
     pub fn receiving(&self) -> impl Iterator<Item = (&FileKey, &Receiving)> {
         self.receiving.iter()
+    }
+
+    /// Files that come to here and are not over.
+    pub(crate) fn open(&self) -> impl Iterator<Item = (&FileKey, &Receiving)> {
+        self.open.iter().filter_map(|key| self.receiving.get_key_value(key))
+    }
+
+    /// The file that was sent from here whose transfer has been over for longest, and since when.
+    pub(crate) fn longest_over(&self) -> Option<&(Millis, FileKey)> {
+        self.over.first()
+    }
+
+    /// Keeps the indexes true to what has become of a transfer.
+    fn index(&mut self, key: &FileKey) {
+        let _changed = match self.receiving.get(key).is_some_and(|coming| !coming.is_over()) {
+            true => self.open.insert(key.clone()),
+            false => self.open.remove(key),
+        };
+        if key.origin == self.me {
+            self.over.retain(|(_, over)| over != key);
+            if let Some(sending) = self.sending.get(key).filter(|sending| sending.is_over()) {
+                self.over.insert((sending.ended, key.clone()));
+            }
+        }
     }
 
     /// A file that was sent from here.
@@ -166,9 +196,8 @@ impl Files {
             None => {}
         }
         let first = FileKey { origin, id: String::new() };
-        let of_origin = self.receiving.range(first..).take_while(|(key, _)| key.origin == origin);
-        let limits =
-            [(of_origin.filter(|(_, coming)| !coming.is_over()).count(), UNDER_WAY), (self.receiving.len(), KNOWN)];
+        let of_origin = self.open.range(first..).take_while(|key| key.origin == origin).count();
+        let limits = [(of_origin, UNDER_WAY), (self.receiving.len(), KNOWN)];
         if let Some((_, limit)) = limits.into_iter().find(|(count, limit)| count >= limit) {
             return Err(Error::TooMany { with: origin, limit });
         }
@@ -277,7 +306,11 @@ impl Files {
             }
             Effect::Wanted(key, anew, pages, chunks) => {
                 if let Some(sending) = self.sending.get_mut(&key) {
+                    let was_over = sending.is_over();
                     sending.want(anew, &pages, &chunks);
+                    if was_over {
+                        self.index(&key);
+                    }
                 }
             }
             Effect::Sent(key, pages, chunks) => {
@@ -304,16 +337,22 @@ impl Files {
         if let Some(sending) = self.sending.get_mut(key) {
             sending.end(state, time);
         }
+        self.index(key);
         let bad = |s: &&Sending| matches!(s.state, SendState::Ended(..));
         if self.sending.values().filter(bad).count() > SHOWN {
             let oldest = self.sending.iter().filter(|(_, s)| bad(s)).min_by_key(|(_, s)| s.ended);
-            oldest.map(|(key, _)| key.clone()).into_iter().for_each(|key| drop(self.sending.remove(&key)));
+            if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+                self.sending.remove(&key);
+                self.index(&key);
+            }
         }
     }
 
     fn change_receiving(&mut self, effect: Effect) -> Result<(), RoomError> {
         if let Effect::Offered(origin, time, offer) = effect {
-            self.receiving.insert(FileKey { origin, id: offer.id.clone() }, Receiving::new(time, offer));
+            let key = FileKey { origin, id: offer.id.clone() };
+            self.receiving.insert(key.clone(), Receiving::new(time, offer));
+            self.index(&key);
             return Ok(());
         }
         let Some(key) = effect.receiving_key().cloned() else { return Ok(()) };
@@ -337,11 +376,13 @@ impl Files {
                 coming.end(ReceiveState::Whole, time);
                 self.counters.files_received += 1;
                 self.end_receiving(&key);
+                self.index(&key);
             }
             Effect::ReceivingEnded(_, time, code, reason) => {
                 coming.end(ReceiveState::Ended(code, reason), time);
                 self.counters.transfers_failed += 1;
                 self.end_receiving(&key);
+                self.index(&key);
             }
             _ => {}
         }
@@ -422,6 +463,7 @@ impl Room for Files {
                     true => drop(self.sending.remove(key)),
                     false => drop(self.receiving.remove(key)),
                 }
+                self.index(key);
                 return Ok(());
             }
             _ => {}
@@ -461,11 +503,14 @@ impl Room for Files {
         }
         self.sending = saved.sending.into_iter().collect();
         self.receiving = saved.receiving.into_iter().collect();
+        self.open = self.receiving.iter().filter(|(_, r)| !r.is_over()).map(|(key, _)| key.clone()).collect();
+        let over = self.sending.iter().filter(|(_, sending)| sending.is_over());
+        self.over = over.map(|(key, sending)| (sending.ended, key.clone())).collect();
         Ok(())
     }
 
     fn live(&self, each: &mut dyn FnMut(RecordNumber)) {
-        let staged = self.receiving.values().flat_map(Receiving::staged);
+        let staged = self.open().flat_map(|(_, coming)| coming.staged());
         staged.for_each(|(_, record, _)| each(record));
     }
 }

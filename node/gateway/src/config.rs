@@ -119,7 +119,7 @@ pub(crate) struct Files {
     /// Most room of the store, in MiB: whole files, parts of those that are being received, and those on their way in; 1 to
     /// 1,073,741,824.
     pub(crate) max_mib: u64,
-    /// For how many days a file that was sent is kept after its destination has it; 0 to 3,650.
+    /// For how many days a file that was sent is kept after its destination has it; 1 to 3,650.
     pub(crate) keep_days: u64,
 }
 
@@ -185,8 +185,8 @@ impl Config {
         if !(1..=1 << 16).contains(&self.journal.checkpoint_mib) || self.journal.free_mib > 1 << 20 {
             return Err("journal: checkpoint_mib from 1 to 65,536 and free_mib up to 1,048,576 are wanted".into());
         }
-        if !(1..=1 << 30).contains(&self.files.max_mib) || self.files.keep_days > 3650 {
-            return Err("files: max_mib from 1 to 1,073,741,824 and keep_days up to 3,650 are wanted".into());
+        if !(1..=1 << 30).contains(&self.files.max_mib) || !(1..=3650).contains(&self.files.keep_days) {
+            return Err("files: max_mib from 1 to 1,073,741,824 and keep_days from 1 to 3,650 are wanted".into());
         }
         if !self.http.listen.ip().is_loopback() {
             return Err("http.listen must be a loopback address: put a proxy with TLS before it to serve others".into());

@@ -106,8 +106,13 @@ impl Desk {
             }
             released = todo.releases;
             mood = Mood::default();
-            if idle && tokio::time::timeout(todo.patience, changes.changed()).await.is_err() {
-                mood = Mood { eager: todo.staged, retry: true };
+            if idle {
+                match tokio::time::timeout(todo.patience, changes.changed()).await {
+                    Ok(Ok(())) => {}
+                    // Nobody tells any more: the core has ended, or only answers reads.
+                    Ok(Err(_)) => return,
+                    Err(_) => mood = Mood { eager: todo.staged, retry: true },
+                }
             }
         }
     }
@@ -145,8 +150,11 @@ impl Desk {
             if jobs.is_empty() {
                 let patience = self.core(|core| core.rooms().files.has_wanted().then_some(RETRY)).await;
                 let Some(patience) = patience else { return };
-                let waited = tokio::time::timeout(patience.unwrap_or(Duration::MAX), changes.changed()).await;
-                mood = Mood { eager: false, retry: waited.is_err() };
+                match tokio::time::timeout(patience.unwrap_or(Duration::MAX), changes.changed()).await {
+                    Ok(Ok(())) => mood = Mood::default(),
+                    Ok(Err(_)) => return,
+                    Err(_) => mood = Mood { eager: false, retry: true },
+                }
                 continue;
             }
             mood = Mood::default();
