@@ -24,7 +24,7 @@ def decode(data):
     return value
 def text_of(lane):
     origin, (kind, [authority, *level]), priority = lane
-    group = ['provinces:', 'cities:', 'counties:'][level[0] - 1] if level else ['', 'below:', 'superiors:'][kind]
+    group = ["", "below:", "superiors:", "provinces:", "cities:", "counties:"][kind + (level[0] - 1 if level else 0)]
     return f"{origin}>{group}{authority}/{['control', 'interactive', 'record', 'bulk'][priority]}"
 
 # Hashes, signatures, encryption.
@@ -110,7 +110,8 @@ class Node:
         self.key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(config["signing_key"]))
         self.secret = X25519PrivateKey.from_private_bytes(bytes.fromhex(config["encryption_key"]))
         *above, _ = [decode(decode(bytes.fromhex(card))[2])[1] for card in config["cards"]]
-        self.to_us = [[0, [self.me]], *([1, [authority]] for authority in above)]
+        level = 3 - (self.me[4:6] == "00") - (self.me[2:6] == "0000")
+        self.to_us = [[0, [self.me]], *([1, [a]] for a in above), *([3, [a, level]] for a in above)]
         keys = decode(decode(bytes.fromhex(config["peer_cards"][-1]))[2])[4]
         self.peer_key, self.peer_encryption = Ed25519PublicKey.from_public_bytes(keys[0]), X25519PublicKey.from_public_bytes(keys[1])
         self.chains, self.held, self.owed, self.due, self.signed_at, self.messages = {}, set(), [], {}, 0, 0
@@ -120,7 +121,6 @@ class Node:
         for record in self.journal.found:
             self.replay(*record)
         self.record("epoch", [max(self.epoch[0] + 1, int(time.time() * 1000)), secrets.randbits(64)])
-
     def record(self, kind, value):
         """Makes durable what was decided; only then does it change anything, and is anybody told."""
         self.journal.add([kind, value])
@@ -138,7 +138,6 @@ class Node:
                 statement, self.end = place(batch)
                 self.custody.append({"batch": batch, "previous": statement[6], "end": self.end, "sent": 0})
                 self.sent_ids.add(ident)
-
     # Receiving.
     def verify_batch(self, batch):
         version, signed, wraps, items = decode(batch)
