@@ -253,10 +253,12 @@ impl Exchange {
     }
 
     /// Whether a lane is known here up to a batch's end. Of our own lanes to one authority, a batch that was taken back is
-    /// known by itself, because neighbours give back only what they have not handed on yet. A lane that is held because of
-    /// a fork does not go on, and is not waited for.
+    /// known by itself, because neighbours give back only what they have not handed on yet; so is one of a group's lane that goes
+    /// on in this epoch already, without it. A lane that is held because of a fork does not go on, and is not waited for.
     fn is_here(&self, lane: &Lane, end: &LanePosition) -> bool {
-        let alone = lane.origin == self.me && matches!(lane.destination, Destination::Authority(_));
+        let alone =
+            matches!(lane.destination, Destination::Authority(_)) || self.outbox.position(lane).epoch >= self.epoch;
+        let alone = alone && lane.origin == self.me;
         let taken = || self.shelf.get(lane).is_some_and(|shelf| shelf.contains_key(&end.key()));
         end.key() <= self.have(lane).key() || (alone && taken()) || self.held_lanes.contains_key(lane)
     }
