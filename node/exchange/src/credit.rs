@@ -175,9 +175,6 @@ impl Exchange {
         if !std::mem::take(&mut self.grants.changed) || mutated(Mutation::GrantNothingMore) {
             return;
         }
-        if mutated(Mutation::TakeGrantsBack) {
-            self.grants.senders.values_mut().for_each(|sender| sender.owed = Windows::default());
-        }
         self.grants.senders.retain(|_, sender| sender.at <= ctx.now && ctx.now - sender.at < STALE);
         let even = even(&self.policy, self.links.len());
         share(&self.policy, &even, &mut self.grants.senders);

@@ -63,8 +63,6 @@ pub enum Mutation {
     KeepDemandQuiet,
     /// Credit: a receiver never grants more than an even window.
     GrantNothingMore,
-    /// Credit: a receiver grants to somebody else what was granted and has not arrived.
-    TakeGrantsBack,
     /// Credit: a receiver grants as if its intake had no end.
     GrantBeyondIntake,
     /// Back-pressure: everything through the neighbour is held back, whatever hop it named.
@@ -98,7 +96,7 @@ mod switch {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Self; 41] = [
+        pub const ALL: [Self; 40] = [
             Self::SendBeforeDurable,
             Self::AcknowledgeBeforeDurable,
             Self::ForgetKnownIds,
@@ -127,7 +125,6 @@ mod switch {
             Self::IgnoreGrants,
             Self::KeepDemandQuiet,
             Self::GrantNothingMore,
-            Self::TakeGrantsBack,
             Self::GrantBeyondIntake,
             Self::HoldBackEverything,
             Self::HoldOtherClasses,
