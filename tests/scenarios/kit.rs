@@ -18,7 +18,12 @@ type Broken = (&'static str, &'static str, &'static str, &'static [&'static str]
 
 const BROKEN: &[Broken] = &[
     ("answers no hello", "if not heard:", "if False:", &["hello"]),
-    ("knows no groups", ", *([1, [authority]] for authority in above)]", "]", &["group", "altered-group"]),
+    (
+        "knows no groups",
+        ", *([1, [a]] for a in above), *([3, [a, level]] for a in above)]",
+        "]",
+        &["group", "altered-group"],
+    ),
     ("does not check the origin's signature", r#"verify("statement", signed, self.peer_key)"#, "pass", &["forged"]),
     ("does not check the messages", "check(root == merkle(items)", "check(True", &["altered", "altered-group"]),
     ("takes what is for others", "check(lane[1] in self.to_us", "check(True", &["destination"]),

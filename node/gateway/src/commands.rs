@@ -80,16 +80,7 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
             kit::list(json);
             Ok(())
         }
-        Command::Bench(Bench::Relay { transport, messages, rate, in_flight, json }) => {
-            bench::relay(&transport, messages, bench::Load::new(rate, in_flight), json)
-        }
-        Command::Bench(Bench::Bulk { bytes, dir, json }) => bench::bulk(bytes, dir.as_deref(), json),
-        Command::Bench(Bench::Idle { settle, seconds, json }) => bench::idle(settle, seconds, json),
-        Command::Bench(Bench::Links { links, messages, json }) => bench::links(&links, messages, json),
-        Command::Bench(Bench::Priorities { mbits, rtt, messages, json }) => {
-            bench::priorities(mbits, rtt, messages, json)
-        }
-        Command::Bench(Bench::Queue { messages, dir, json }) => bench::queue(messages, dir.as_deref(), json),
+        Command::Bench(bench) => measure(bench),
         Command::Sim(args) => {
             let seeds = seeds_of(&args.seeds)?;
             match (args.surge, args.release) {
@@ -98,6 +89,19 @@ pub(crate) fn execute(cli: Cli) -> Result<(), Error> {
                 (None, None) => simulate((args.nodes, args.days), seeds, &args.faults, args.trace, args.json),
             }
         }
+    }
+}
+
+fn measure(bench: Bench) -> Result<(), Error> {
+    match bench {
+        Bench::Relay { transport, messages, rate, in_flight, json } => {
+            bench::relay(&transport, messages, bench::Load::new(rate, in_flight), json)
+        }
+        Bench::Bulk { bytes, dir, json } => bench::bulk(bytes, dir.as_deref(), json),
+        Bench::Idle { settle, seconds, json } => bench::idle(settle, seconds, json),
+        Bench::Links { links, messages, json } => bench::links(&links, messages, json),
+        Bench::Priorities { mbits, rtt, messages, json } => bench::priorities(mbits, rtt, messages, json),
+        Bench::Queue { messages, dir, json } => bench::queue(messages, dir.as_deref(), json),
     }
 }
 
