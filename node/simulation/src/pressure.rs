@@ -204,7 +204,10 @@ impl Pressure {
         if here.len() != 1 || !here[0].starts_with(&name) || !here[0].ends_with(&by) {
             self.wrong(format!("at the ministry is said: {here:?}"));
         }
-        if there.len() != 1 || !there[0].starts_with(&name) {
+        // A county that has said that it is full is shown as that, before anything is held back for it.
+        let links = self.world.nodes[PROVINCE].running.as_ref().map(|running| running.core.exchange().links());
+        let full = links.iter().flatten().any(|link| link.peer == county && link.full);
+        if !(full && there.is_empty()) && (there.len() != 1 || !there[0].starts_with(&name)) {
             self.wrong(format!("at the province is said: {there:?}"));
         }
     }
