@@ -236,6 +236,11 @@ impl Link {
         queued.chain(late)
     }
 
+    /// Everything of which the record must stay readable: what is in custody, and what is kept.
+    pub(crate) fn holdings(&self) -> impl Iterator<Item = (&Lane, &Held)> {
+        self.custody().chain(self.kept())
+    }
+
     /// How far a batch in custody has come.
     pub(crate) fn state(&self, lane: &Lane, held: &Held) -> BatchState {
         let Some(queue) = self.queues.get(lane) else { return BatchState::Waiting };

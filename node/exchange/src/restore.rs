@@ -169,7 +169,7 @@ impl Exchange {
             true => own(lane, held),
             false => self.directory.tree().holds_for(lane.destination, peer),
         };
-        let custody = self.links.values().flat_map(|l| l.custody().chain(l.kept()));
+        let custody = self.links.values().flat_map(|l| l.holdings());
         for (lane, held) in custody.filter(|(lane, held)| concerns(lane, held)) {
             note(lane, held.end);
         }
@@ -218,6 +218,11 @@ impl Exchange {
         }
     }
 
+    /// Whether a batch with these numbers is on the shelf.
+    fn on_shelf(&self, lane: &Lane, end: &LanePosition) -> bool {
+        self.shelf.get(lane).is_some_and(|shelf| shelf.contains_key(&end.key()))
+    }
+
     /// A neighbour need not keep a batch of ours for us any more, if it is here.
     fn keep_no_more(&mut self, peer: AuthorityId, lane: Lane, end: &LanePosition) {
         let known = self.shelf.get(&lane).and_then(|shelf| shelf.get(&end.key())).is_some_and(|held| held.end == *end);
@@ -229,8 +234,7 @@ impl Exchange {
     /// A batch of ours was given back after another one: if that got lost, all are asked for again.
     fn miss(&mut self, peer: AuthorityId, lane: Lane, after: LanePosition, ctx: &mut Context<'_>) {
         let have = self.have(&lane);
-        let taken = self.shelf.get(&lane).is_some_and(|shelf| shelf.contains_key(&after.key()));
-        if taken || after.key() <= have.key() {
+        if self.on_shelf(&lane, &after) || after.key() <= have.key() {
             return;
         }
         if self.catch_up.is_under_way() && self.catch_up.expected.len() < EXPECTED {
@@ -259,8 +263,7 @@ impl Exchange {
         let alone =
             matches!(lane.destination, Destination::Authority(_)) || self.outbox.position(lane).epoch >= self.epoch;
         let alone = alone && lane.origin == self.me;
-        let taken = || self.shelf.get(lane).is_some_and(|shelf| shelf.contains_key(&end.key()));
-        end.key() <= self.have(lane).key() || (alone && taken()) || self.held_lanes.contains_key(lane)
+        end.key() <= self.have(lane).key() || (alone && self.on_shelf(lane, end)) || self.held_lanes.contains_key(lane)
     }
 
     /// Whether everything of this node's own lanes that neighbours hold is here. Two nodes that were set back together wait for
@@ -317,11 +320,10 @@ impl Exchange {
         let answered = self.all_answered(now.max(self.settled_at()));
         let here = self.catch_up.expected.iter().all(|((_, lane), end)| self.is_here(lane, end));
         let again = self.catch_up.asked + self.policy.retry_ms * ASK_AGAIN;
-        Some(match answered && here {
-            _ if now < self.catch_up.asked => now,
-            true => again.min(self.settled_at()).max(now),
-            false => again,
-        })
+        if now < self.catch_up.asked {
+            return Some(now);
+        }
+        Some(if answered && here { again.min(self.settled_at()).max(now) } else { again })
     }
 
     /// Another node says that it was set back, in the epoch that it opened then.
@@ -341,7 +343,7 @@ impl Exchange {
         if let Some(shelf) = self.shelf.get(&lane) {
             held.extend(shelf.range(later).map(|(k, h)| (*k, *h)));
         }
-        let custody = self.links.values().flat_map(|l| l.custody().chain(l.kept()));
+        let custody = self.links.values().flat_map(|l| l.holdings());
         held.extend(custody.filter(|(l, h)| **l == lane && h.end.key() > have.key()).map(|(_, h)| (h.end.key(), *h)));
         // Each names the one before it: what has been handed on is missing here, and what gets lost on the way is missed.
         let mut after = have;
@@ -369,9 +371,8 @@ impl Exchange {
             }
             return Ok(());
         }
-        let taken = self.shelf.get(&lane).is_some_and(|shelf| shelf.contains_key(&end.key()));
         self.miss(peer, lane, after, ctx);
-        if taken || self.is_here(&lane, &end) {
+        if self.on_shelf(&lane, &end) || self.is_here(&lane, &end) {
             self.counters.duplicates_dropped += 1;
             self.keep_no_more(peer, lane, &end);
             return Ok(());

@@ -159,7 +159,7 @@ impl Exchange {
     /// no message has used; batches of dead letters that are shown; evidence of forks.
     #[must_use]
     pub fn live(&self) -> BTreeSet<RecordNumber> {
-        let custody = self.links.values().flat_map(|l| l.custody().chain(l.kept())).map(|(_, held)| held.record);
+        let custody = self.links.values().flat_map(|l| l.holdings()).map(|(_, held)| held.record);
         let custody = custody.filter(|_| !mutated(Mutation::ForgetCarried));
         let shelf = self.shelf.values().flat_map(|s| s.values()).map(|held| held.record);
         let waiting = self.inbound.values().flat_map(|i| &i.waiting).map(|held| held.record);
