@@ -8,6 +8,7 @@ mod priorities;
 mod queue;
 mod relay;
 
+use crate::error::Error;
 pub(crate) use bulk::bulk;
 pub(crate) use idle::idle;
 pub(crate) use links::links;
@@ -15,6 +16,11 @@ pub(crate) use priorities::priorities;
 pub(crate) use queue::queue;
 pub(crate) use relay::{Load, relay};
 use std::time::Duration;
+
+/// The node in this process has ended.
+fn gone() -> Error {
+    Error::Stopped("the core is gone".into())
+}
 
 /// The latency in milliseconds that this share of them does not exceed; they are sorted.
 fn percentile(sorted: &[Duration], share: f64) -> f64 {

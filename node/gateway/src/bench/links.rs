@@ -4,6 +4,7 @@
 //! Both processes share the machine, so the rate falls with every sender that writes to the disk for itself; what the
 //! superior spends on a message, and holds in memory, is measured at it alone.
 
+use super::gone;
 use crate::clock;
 use crate::config::Config;
 use crate::demo::nodes::{DemoNode, free_tcp, free_udp, wait_for};
@@ -11,13 +12,11 @@ use crate::enrol;
 use crate::error::Error;
 use crate::output::{progress, progress_done, show};
 use crate::run::{self, Running};
-use jincai_core::Core;
 use jincai_types::{AuthorityId, Destination, Priority};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 const PAYLOAD: usize = 1024;
 /// Messages that wait to be durable at their senders, together.
@@ -121,22 +120,11 @@ async fn start(inferiors: &[Config], above: AuthorityId) -> Result<Vec<Running>,
     let mut running = Vec::new();
     for config in inferiors {
         let node = run::start(config).await?;
-        while !linked(&node, above).await? {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        super::relay::ready(&node, above).await?;
         running.push(node);
         progress(&format!("{} of {} links up", running.len(), inferiors.len()));
     }
     Ok(running)
-}
-
-async fn linked(running: &Running, above: AuthorityId) -> Result<bool, Error> {
-    let up = move |core: &mut Core| core.exchange().links().iter().any(|link| link.peer == above && link.up);
-    running.node.call(move |core, _, _| up(core)).await.map_err(|_| gone())
-}
-
-fn gone() -> Error {
-    Error::Stopped("the core is gone".into())
 }
 
 /// Has all inferiors send as many messages together; each producer hands over its next when the last is durable there.

@@ -5,7 +5,7 @@
 //! from its submission here until this node hears that it is durable there: one way of the line and back.
 
 use super::line::{Line, Shape};
-use super::percentile;
+use super::{gone, percentile};
 use crate::clock;
 use crate::config::Config;
 use crate::demo::nodes::prepare;
@@ -139,7 +139,6 @@ impl Control {
                 let names = (format!("control-{}", sealed + 1), String::new());
                 core.submit_note(now, Destination::Authority(to), Priority::Control, names, vec![7; 200])
             });
-            let gone = || Error::Stopped("the core is gone".into());
             taken.await.map_err(|_| gone())?.map_err(|error| Error::Check(error.to_string()))?;
             hears.await.map_err(|_| gone())?;
             latencies.push(begun.elapsed());

@@ -2,6 +2,7 @@
 //!
 //! The node with the queue runs in this process, so that its memory can be read; the neighbour in another one.
 
+use super::gone;
 use crate::clock;
 use crate::config::Config;
 use crate::demo::nodes::{DemoNode, prepare};
@@ -124,10 +125,6 @@ async fn fill(config: &Config, province: &mut DemoNode, messages: u64) -> Result
     let elapsed = begun.elapsed();
     running.until(std::future::ready(())).await?;
     Ok(elapsed)
-}
-
-fn gone() -> Error {
-    Error::Stopped("the core is gone".into())
 }
 
 /// How many messages the node's lane has.

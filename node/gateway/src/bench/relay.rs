@@ -5,7 +5,7 @@
 //! submission to that, or under a fixed rate from the time at which it was due, so that a node that falls behind does not
 //! look fast. Processor time is that of both processes, kernel included, from the first submission to the last message.
 
-use super::percentile;
+use super::{gone, percentile};
 use crate::clock;
 use crate::demo::nodes::{DemoNode, cpu, prepare, wait_for};
 use crate::error::Error;
@@ -192,12 +192,7 @@ pub(super) async fn ready(running: &Running, to: AuthorityId) -> Result<(), Erro
         let exchange = core.exchange();
         exchange.directory().card(to).is_some() && exchange.links().iter().any(|l| l.peer == to && l.up)
     };
-    while !running
-        .node
-        .call(move |core, _, _| met(core))
-        .await
-        .map_err(|_| Error::Stopped("the core is gone".into()))?
-    {
+    while !running.node.call(move |core, _, _| met(core)).await.map_err(|_| gone())? {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
