@@ -42,7 +42,7 @@ pub(crate) struct CatchUp {
     /// Neighbours that have said what they hold, and the epoch in which they were heard then: one that was set back since
     /// may hold again what it had handed on.
     answered: BTreeMap<AuthorityId, Epoch>,
-    /// What they hold beyond what is here.
+    /// What they hold beyond what is here, each up to where.
     expected: BTreeMap<(AuthorityId, Lane), LanePosition>,
     asked: Millis,
     /// When this run began.
@@ -79,13 +79,18 @@ impl Exchange {
         self.catch_up.is_under_way()
     }
 
-    /// Stops waiting for neighbours: an operator's decision.
+    /// Stops waiting for neighbours, when all is here or an operator decides so, and tells them: they keep nothing for this
+    /// node any more.
     pub fn stop_catching_up(&mut self, ctx: &mut Context<'_>) {
+        if !self.catch_up.is_under_way() {
+            return;
+        }
         if let Some(restored) = &mut self.catch_up.restored {
             restored.done = true;
             let record = record::to_body(restored);
             ctx.out.record(kind::RESTORED, record);
         }
+        self.greet_all(ctx);
     }
 
     /// Somebody knows of an epoch of ours. If it is above the one we are in, we go above it; unless this epoch was known
@@ -257,12 +262,11 @@ impl Exchange {
     }
 
     /// Whether a lane is known here up to a batch's end. Of our own lanes to one authority, a batch that was taken back is
-    /// known by itself, because neighbours give back only what they have not handed on yet; so is one of a group's lane that goes
-    /// on in this epoch already, without it. A lane that is held because of a fork does not go on, and is not waited for.
+    /// known by itself, because neighbours give back only what they have not handed on yet. (Of a group's lane each neighbour may
+    /// hold others: what it said that it holds is expected until it has given it back itself.) A lane that is held because of a
+    /// fork does not go on, and is not waited for.
     fn is_here(&self, lane: &Lane, end: &LanePosition) -> bool {
-        let alone =
-            matches!(lane.destination, Destination::Authority(_)) || self.outbox.position(lane).epoch >= self.epoch;
-        let alone = alone && lane.origin == self.me;
+        let alone = matches!(lane.destination, Destination::Authority(_)) && lane.origin == self.me;
         end.key() <= self.have(lane).key() || (alone && self.on_shelf(lane, end)) || self.held_lanes.contains_key(lane)
     }
 
@@ -296,8 +300,6 @@ impl Exchange {
         if self.all_answered(ctx.now) && self.catch_up.expected.is_empty() {
             self.stop_catching_up(ctx);
             ctx.out.notice(false, "JC-1215", "this node was set back and has caught up with its neighbours".into());
-            // They keep nothing for it any more.
-            self.greet_all(ctx);
         } else if ctx.now < self.catch_up.asked || ctx.now >= self.catch_up.asked + self.policy.retry_ms * ASK_AGAIN {
             self.catch_up.asked = ctx.now;
             // Answers say anew what is held now.
@@ -372,6 +374,10 @@ impl Exchange {
             return Ok(());
         }
         self.miss(peer, lane, after, ctx);
+        if self.catch_up.expected.get(&(peer, lane)) == Some(&end) {
+            // It names those before it; of one that nobody holds any more nothing is to come.
+            self.catch_up.expected.remove(&(peer, lane));
+        }
         if self.on_shelf(&lane, &end) || self.is_here(&lane, &end) {
             self.counters.duplicates_dropped += 1;
             self.keep_no_more(peer, lane, &end);

@@ -281,12 +281,13 @@ fn collected_equals_source(world: &World) -> Vec<String> {
     out
 }
 
-/// Ids of messages that some node has applied, or holds in a record that it still needs.
+/// Ids of messages that some node has durably applied, or durably holds in a record that it still needs.
 pub(crate) fn held_ids(world: &World) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
     for node in &world.nodes {
         let Some(running) = &node.running else { continue };
-        for number in running.core.exchange().live() {
+        let durable = running.core.durable();
+        for number in running.core.exchange().live().into_iter().filter(|number| *number <= durable) {
             let Ok(stored) = running.log.read(number) else { continue };
             let Ok((_, at)) = record::split_batch_record(&stored.payload) else { continue };
             let Ok(view) = BatchView::parse(&stored.payload[at..]) else { continue };

@@ -1,9 +1,13 @@
 //! A node that was set back, and what its neighbour does for it.
 
-use super::{COUNTY, Node, authority};
+use super::operators::{Book, Desk};
+use super::{COUNTY, NOW, Node, PROVINCE, authority, enrolled};
 use crate::held::Held;
-use crate::{Frame, LinkKind, Opening};
-use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Priority};
+use crate::{Context, Frame, HopOrder, LinkKind, Opening, Setup};
+use jincai_crypto::{Recipient, SealInput, SeededEntropy, seal};
+use jincai_policies::LinkPolicy;
+use jincai_types::{Attributes, AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Priority, encode};
+use std::collections::BTreeMap;
 
 /// A batch of the county's, from before it was set back.
 fn own(sequence: u64) -> (Lane, Held) {
@@ -58,7 +62,7 @@ fn what_a_restored_neighbour_may_ask_back_is_kept_until_it_has_signed_for_it() {
         assert_eq!(below.clear(&lane, signed, 0), Ok(false), "it ends no custody");
     }
     assert_eq!(below.kept().map(|(_, held)| *held).collect::<Vec<_>>(), [first], "each by itself");
-    let epoch = Epoch { number: super::NOW, salt: 3 };
+    let epoch = Epoch { number: NOW, salt: 3 };
     let hello =
         |restored| Frame::Hello { low: 1, high: 1, authority: county, epoch, heard: true, known: epoch, restored };
     node.hear(county, &hello(true)).expect("is taken");
@@ -78,4 +82,80 @@ fn a_restored_node_that_knows_no_neighbour_yet_waits_for_them() {
     node.now = at;
     node.ticks(AuthorityId::MINISTRY);
     assert!(!node.exchange.is_catching_up(), "there are none");
+}
+
+/// A batch of the province's own to all below it, sealed before it was set back, as the county gives it back.
+fn own_of_a_group(previous: LanePosition) -> (Vec<u8>, LanePosition) {
+    let mut entropy = SeededEntropy::new(7);
+    let (directory, [_, province, _]) = enrolled(&mut entropy);
+    let key = directory.card(authority(COUNTY)).expect("enrolled").encryption();
+    let recipients = [Recipient { authority: authority(COUNTY), key }];
+    let lane = group_lane();
+    let attributes =
+        Attributes { id: "m".into(), source: PROVINCE.into(), kind: "desk".into(), ..Attributes::default() };
+    let (epoch, first) = (previous.epoch, previous.sequence + 1);
+    let messages = [(encode(&attributes), b"text".to_vec())];
+    let input = SealInput { lane, epoch, first, previous, messages: &messages, recipients: &recipients, now: NOW };
+    let (bytes, end) = seal(&input, &province, &mut entropy).expect("sealed");
+    (Frame::batch_bytes(&HopOrder { floor: previous, after: LanePosition::START }, &bytes), end)
+}
+
+fn group_lane() -> Lane {
+    let province = authority(PROVINCE);
+    Lane { origin: province, destination: Destination::Below(province), class: Priority::Record }
+}
+
+/// What came before the batch that the county gives back is nowhere any more, its receipts are old: the province once waited
+/// for it for ever.
+#[test]
+fn what_nobody_holds_any_more_before_a_groups_batch_is_not_waited_for() {
+    let mut entropy = SeededEntropy::new(7);
+    let (directory, [_, keys, _]) = enrolled(&mut entropy);
+    let (policy, limits) = (LinkPolicy::default(), BTreeMap::new());
+    let settle = policy.retry_ms * 5;
+    let setup = Setup { authority: authority(PROVINCE), keys, entropy: Box::new(entropy), directory, policy, limits };
+    let (mut book, mut desk) = (Book::default(), Desk::default());
+    let (mut exchange, mut out) = crate::open(setup, Opening::Restored, None, NOW, &book, &mut desk).expect("opens");
+    let mut act = |now, step: &mut dyn FnMut(&mut crate::Exchange, &mut Context<'_>)| {
+        step(&mut exchange, &mut Context { now, log: &book, rooms: &mut desk, out: &mut out });
+        let output = out.take();
+        book.0.extend(output.records);
+        out.note_durable(book.0.len() as u64);
+        exchange.is_catching_up()
+    };
+    let before = LanePosition { epoch: Epoch { number: NOW, salt: 5 }, sequence: 1, digest: Digest([1; 32]) };
+    let (batch, end) = own_of_a_group(before);
+    let county = authority(COUNTY);
+    let hello = |known| {
+        let epoch = Epoch { number: NOW, salt: 3 };
+        Frame::Hello { low: 1, high: 1, authority: county, epoch, heard: true, known, restored: false }.to_bytes()
+    };
+    let ends = |lanes| Frame::Ends { lanes, more: false }.to_bytes();
+    let (some, none) = (ends(vec![(group_lane(), end)]), ends(Vec::new()));
+    act(NOW, &mut |exchange, ctx| {
+        exchange.link_up(county, LinkKind::Session, ctx);
+        exchange.frame(county, &hello(before.epoch), ctx).expect("is taken");
+    });
+    let later = NOW + settle;
+    assert!(act(later, &mut |exchange, ctx| exchange.tick(ctx).expect("ticks")), "it asks the county");
+    act(later, &mut |exchange, ctx| {
+        exchange.frame(county, &some, ctx).expect("is taken");
+        exchange.frame(AuthorityId::MINISTRY, &none, ctx).expect("is taken");
+    });
+    assert!(act(later, &mut |exchange, ctx| exchange.tick(ctx).expect("ticks")), "the county holds one");
+    act(later, &mut |exchange, ctx| exchange.frame(county, &batch, ctx).expect("is taken back"));
+    assert!(!act(later, &mut |exchange, ctx| exchange.tick(ctx).expect("ticks")), "nothing else is to come");
+}
+
+/// Its neighbours once kept for ever what it might have asked back.
+#[test]
+fn neighbours_are_told_that_an_operator_has_stopped_the_waiting() {
+    let mut node = Node::new(Opening::Restored);
+    let told = node.says(AuthorityId::MINISTRY, |exchange, ctx| {
+        let ends = Frame::Ends { lanes: Vec::new(), more: false }.to_bytes();
+        exchange.frame(AuthorityId::MINISTRY, &ends, ctx).expect("is taken");
+        exchange.stop_catching_up(ctx);
+    });
+    let hello = told.iter().map(|frame| Frame::from_bytes(frame).expect("a frame"));
+    assert!(hello.into_iter().any(|frame| matches!(frame, Frame::Hello { restored: false, .. })));
 }
