@@ -270,6 +270,13 @@ impl Exchange {
         end.key() <= self.have(lane).key() || (alone && self.on_shelf(lane, end)) || self.held_lanes.contains_key(lane)
     }
 
+    /// Whether one of our own lanes cannot go on with a hole in it: what bound us as well (releases, specs) was made on top of what
+    /// came before, and whoever goes on without would make another one of the same number. Then a person decides.
+    fn must_be_whole(&self, lane: &Lane) -> bool {
+        let binds = matches!(lane.destination, Destination::Below(_) | Destination::Superiors(_));
+        binds && self.outbox.position(lane).epoch < self.epoch
+    }
+
     /// Whether everything of this node's own lanes that neighbours hold is here. Two nodes that were set back together wait for
     /// each other's lanes: whoever knows all of its own may say what of them is lost.
     fn knows_own_lanes(&self, now: Millis) -> bool {
@@ -374,8 +381,8 @@ impl Exchange {
             return Ok(());
         }
         self.miss(peer, lane, after, ctx);
-        if self.catch_up.expected.get(&(peer, lane)) == Some(&end) {
-            // It names those before it; of one that nobody holds any more nothing is to come.
+        if self.catch_up.expected.get(&(peer, lane)) == Some(&end) && !self.must_be_whole(&lane) {
+            // It names those before it that this neighbour still holds.
             self.catch_up.expected.remove(&(peer, lane));
         }
         if self.on_shelf(&lane, &end) || self.is_here(&lane, &end) {
