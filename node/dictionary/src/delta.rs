@@ -17,8 +17,8 @@ use crate::model::Key;
 
 /// Most bytes in a part as it travels.
 pub const PART_BYTES: usize = 512 << 10;
-/// Most parts in a delta: a manifest names them all, and one condition more, in `requires`.
-pub const PARTS: usize = jincai_types::limits::REQUIREMENTS - 1;
+/// Most parts in a delta. A manifest names them all in `requires`, and its issuer commits them together with it.
+pub const PARTS: usize = 64;
 /// Most plain bytes in a part.
 const PLAIN_BYTES: usize = 8 << 20;
 /// Plain bytes that are held while a part is written or read.

@@ -51,6 +51,10 @@ pub struct RefusalNote {
     pub reason: String,
 }
 
+/// A step stops applying what waits once so many bytes are staged; it goes on at the next tick. All that a step stages stands in
+/// one commit, and what waited for one release may be as much as thousands of neighbours have sent in a month.
+pub(crate) const APPLY_BYTES: usize = 8 << 20;
+
 struct PartReader<'a> {
     parts: &'a BTreeMap<Digest, VecDeque<(RecordNumber, usize)>>,
     log: &'a dyn Log,
@@ -84,7 +88,7 @@ impl Exchange {
     pub(crate) fn unblock(&mut self, ctx: &mut Context<'_>) -> Result<(), Error> {
         // A lane is tried once per place: a room that waits for what it says is met would otherwise spin for ever.
         let mut tried = BTreeSet::new();
-        loop {
+        while !self.has_staged_enough(ctx) {
             let waiting = self.waiting.iter().filter_map(|lane| Some((lane, self.inbound.get(lane)?)));
             let ready = waiting.map(|(lane, inbound)| (lane, inbound.applied, &inbound.blocked)).find(
                 |(lane, applied, blocked)| match blocked {
@@ -97,6 +101,11 @@ impl Exchange {
             tried.insert((lane, applied));
             self.apply_lane(lane, ctx)?;
         }
+        Ok(())
+    }
+
+    fn has_staged_enough(&self, ctx: &Context<'_>) -> bool {
+        ctx.out.bytes() as u64 + self.pending() >= APPLY_BYTES as u64
     }
 
     pub(crate) fn is_met(&self, requirement: &Requirement, rooms: &dyn Rooms) -> bool {
@@ -150,7 +159,8 @@ impl Exchange {
         usize::try_from(done).expect("a batch holds 1,024 messages at most")
     }
 
-    /// Applies what is not applied yet of the batch at the front of its lane; `false` if the lane must wait.
+    /// Applies what is not applied yet of the batch at the front of its lane; `false` if the lane must wait, be it for the next
+    /// tick only.
     fn apply_batch(
         &mut self,
         held: Held,
@@ -161,6 +171,10 @@ impl Exchange {
         let lane = statement.lane;
         let mut opener = view.opener(self.me, &self.keys);
         for index in self.applied_of(statement)..view.items.len() {
+            if self.has_staged_enough(ctx) {
+                ctx.out.end_effects();
+                return Ok(false);
+            }
             let index = if mutated(Mutation::ReverseMessages) { view.items.len() - 1 - index } else { index };
             let cause = Cause { lane, epoch: statement.epoch, sequence: view.sequence(index) };
             let opened = view.attributes(index).and_then(|attributes| {

@@ -126,6 +126,9 @@ impl Shell {
                     } else {
                         self.waiting.push_back((self.core.staged(), release));
                     }
+                    if self.core.unwritten_bytes() > TURN_BYTES {
+                        self.end_turn()?;
+                    }
                 }
             }
             Input::Watch(watch) => self.watches.push(watch),

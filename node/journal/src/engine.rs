@@ -344,8 +344,8 @@ impl<D: Disk> Engine<D> {
             position: self.end.position + 1,
             term: TERM,
             first_record: self.end.record + 1,
-            count: u32::try_from(records.len()).expect("16 MiB hold fewer than 2^20 entries"),
-            body_bytes: u32::try_from(bytes - HEADER_BYTES).expect("a commit is at most 16 MiB"),
+            count: u32::try_from(records.len()).expect("64 MiB hold fewer than 2^20 entries"),
+            body_bytes: u32::try_from(bytes - HEADER_BYTES).expect("a commit is at most 64 MiB"),
             kind,
             time: now,
             previous: self.end.hash,
@@ -407,7 +407,7 @@ impl<D: Disk> Engine<D> {
 fn aligned_start(buffer: &mut Vec<u8>, padded: u64) -> usize {
     let block = usize::try_from(BLOCK).expect("a block is 4,096 bytes");
     buffer.clear();
-    buffer.reserve(usize::try_from(padded).expect("a commit is at most 16 MiB") + block);
+    buffer.reserve(usize::try_from(padded).expect("a commit is at most 64 MiB") + block);
     let start = buffer.as_ptr().align_offset(block).min(block);
     buffer.resize(start, 0);
     start

@@ -36,7 +36,7 @@
 //! The *hash* is SHA-256 from the header's byte 48 to the body's end: what the commit says, not where it lies, so that
 //! recovery moves commits without breaking the chain that a standby has seen. Term and shard are 0 until mirrors exist.
 //!
-//! Limits: payload 2 MiB, commit 16 MiB with its header, segment 4 GiB, numbers up to 2^62. Evolution: magic, CRC and version keep their
+//! Limits: payload 2 MiB, commit 64 MiB with its header, segment 4 GiB, numbers up to 2^62. Evolution: magic, CRC and version keep their
 //! places for ever; zero fields are written as zero and ignored; every other change raises the version, brings a reader
 //! of the old bytes, and programs refuse segments of a newer version than they know.
 
@@ -48,8 +48,9 @@ use std::ops::Range;
 
 /// Largest payload of one record, in bytes.
 pub const RECORD_BYTES_MAX: usize = 2 << 20;
-/// Largest commit, in bytes: header, entries and payloads.
-pub const COMMIT_BYTES_MAX: usize = 16 << 20;
+/// Largest commit, in bytes: header, entries and payloads. What a submission holds stands in one commit, so it is the limit of that,
+/// too; small ones share a commit only up to a part of this.
+pub const COMMIT_BYTES_MAX: usize = 64 << 20;
 
 /// Commits start at multiples of this many bytes.
 pub(crate) const BLOCK: u64 = 4096;
@@ -315,7 +316,7 @@ pub(crate) fn commit_bytes(records: &[Record]) -> Result<usize, Error> {
 /// of `records`, which passed [`commit_bytes`].
 pub(crate) fn encode_commit(out: &mut Vec<u8>, header: &CommitHeader, records: &[Record]) -> Digest {
     let start = out.len();
-    out.reserve(usize::try_from(header.padded()).expect("a commit is at most 16 MiB"));
+    out.reserve(usize::try_from(header.padded()).expect("a commit is at most 64 MiB"));
     out.extend(header.encode());
     let mut offset = 0u32;
     for (number, record) in (header.first_record..).zip(records) {

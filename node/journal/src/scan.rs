@@ -110,11 +110,11 @@ impl<'a> Window<'a> {
         let end = offset + length;
         if offset < self.start || end > self.start + self.buffer.len() as u64 {
             let wanted = length.max(READ_AHEAD).min(self.length - offset);
-            self.buffer.resize(usize::try_from(wanted).expect("at most a commit of 16 MiB"), 0);
+            self.buffer.resize(usize::try_from(wanted).expect("at most a commit of 64 MiB"), 0);
             self.start = offset;
             if self.file.read_at(offset, &mut self.buffer).is_err() {
                 // Some of what was read ahead cannot be read: what is wanted now may be.
-                self.buffer.truncate(usize::try_from(length).expect("at most a commit of 16 MiB"));
+                self.buffer.truncate(usize::try_from(length).expect("at most a commit of 64 MiB"));
                 let read = self.file.read_at(offset, &mut self.buffer);
                 read.inspect_err(|_| self.buffer.clear())?;
             }

@@ -7,7 +7,7 @@
 //! A full disk is no failure: what was submitted waits for room, in its place, so that nobody's numbers change. It goes on
 //! once there is room, or something that may use the reserve has been submitted behind it.
 
-use crate::format::{COMMIT_BYTES_MAX, HEADER_BYTES, commit_bytes};
+use crate::format::{HEADER_BYTES, commit_bytes};
 use crate::{Base, Disk, Engine, Error, Record, Space, Urgency};
 use jincai_types::{Millis, RecordNumber};
 use std::collections::VecDeque;
@@ -15,8 +15,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Submissions share a commit up to so many bytes; a larger one has its own.
+const SHARED_BYTES: usize = 16 << 20;
 /// Most bytes of submissions that wait for the thread; a caller that comes when they are there waits too.
-const QUEUE_BYTES: usize = COMMIT_BYTES_MAX;
+const QUEUE_BYTES: usize = SHARED_BYTES;
 /// Most submissions that wait.
 const QUEUE_SUBMISSIONS: usize = 4096;
 /// After this long without a submission a mark is written.
@@ -274,7 +276,7 @@ impl<D: Disk> Writer<D> {
         }
         let mut bytes = HEADER_BYTES;
         let fits = |bytes: usize, (submission, size): &(Submission, usize)| {
-            matches!(submission, Submission::Records(..)) && bytes + size <= COMMIT_BYTES_MAX
+            matches!(submission, Submission::Records(..)) && (bytes == HEADER_BYTES || bytes + size <= SHARED_BYTES)
         };
         while let Some((Submission::Records(records, urgency), size)) =
             state.submissions.pop_front_if(|s| fits(bytes, s))

@@ -1,6 +1,7 @@
 //! What operators decide: it takes effect, survives a restart, is recorded with a name, and is done once.
 
 use super::{COUNTY, NOW, PROVINCE, authority, enrolled};
+use crate::apply::APPLY_BYTES;
 use crate::record::{Cause, kind};
 use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal, RoomError};
 use crate::{
@@ -22,11 +23,14 @@ pub(super) struct Desk {
     pub(super) open: bool,
     pub(super) met: bool,
     pub(super) applied: Vec<String>,
+    /// By how much an effect is larger than it need be.
+    pub(super) padding: usize,
 }
 
 impl Rooms for Desk {
     fn decide(&mut self, _: Millis, delivery: &Delivery<'_>, _: &dyn Parts) -> Option<(&'static str, Decision)> {
-        let effect = delivery.attributes.id.clone().into_bytes();
+        let mut effect = delivery.attributes.id.clone().into_bytes();
+        effect.resize(effect.len() + self.padding, 0);
         let decision = match self.open {
             true => Decision::Apply { effect, messages: Vec::new() },
             false => Decision::Refuse(Refusal { code: "JC-9999", reason: "the desk is closed".into() }),
@@ -39,7 +43,7 @@ impl Rooms for Desk {
     }
 
     fn apply(&mut self, _: &Place, _: &str, effect: &[u8]) -> Result<(), RoomError> {
-        self.applied.push(String::from_utf8_lossy(effect).into_owned());
+        self.applied.push(String::from_utf8_lossy(effect).trim_end_matches('\0').into());
         Ok(())
     }
 
@@ -114,7 +118,7 @@ impl Node {
     /// As after a restart: the same journal, and a room that knows nothing yet.
     fn restart(&mut self) {
         let (open_now, met) = (self.desk.open, self.desk.met);
-        self.desk = Desk { open: open_now, met, applied: Vec::new() };
+        self.desk = Desk { open: open_now, met, ..Desk::default() };
         (self.exchange, self.out) = open(&self.book, &mut self.desk);
         self.with(|_, _| ());
     }
@@ -325,6 +329,32 @@ fn a_forked_lane_goes_on_with_its_first_branch_when_it_is_released() {
     hear(&mut node, &next).expect("the branch that came first goes on");
     assert_eq!(node.desk.applied, ["m1", "m2"]);
     assert!(matches!(hear(&mut node, &other), Err(Error::Fork { .. })), "the other one is a fork as before");
+}
+
+/// What waits is applied in steps: all of it in one commit once was more than the journal takes, and stopped the node again after
+/// every restart.
+#[test]
+fn however_much_waits_a_step_stages_no_more_than_a_commit_takes() {
+    let mut node = Node::new();
+    (node.desk.open, node.desk.padding) = (true, 1 << 20);
+    let target = Target::Lane(lane(authority(PROVINCE)));
+    node.with(|exchange, ctx| exchange.hold(target, person(), ctx)).0.expect("held");
+    for number in 10..50 {
+        node.send(authority(PROVINCE), &format!("m{number}"), Vec::new());
+    }
+    let mut staged = |act: &mut dyn FnMut(&mut Exchange, &mut Context<'_>)| {
+        let before = node.book.0.len();
+        node.with(|exchange, ctx| act(exchange, ctx));
+        let bytes: usize = node.book.0[before..].iter().map(|record| record.payload.len()).sum();
+        (bytes, node.desk.applied.len(), node.exchange.next_wake(node.now, &node.desk) == Some(node.now))
+    };
+    let mut steps = vec![staged(&mut |exchange, ctx| exchange.release(target, person(), ctx).expect("goes on"))];
+    while steps.last().is_some_and(|(_, applied, _)| *applied < 40) {
+        assert!(steps.last().is_some_and(|(.., at_once)| *at_once), "the rest is due: {steps:?}");
+        steps.push(staged(&mut |exchange, ctx| exchange.tick(ctx).expect("ticks")));
+    }
+    assert!(steps.iter().all(|(bytes, ..)| *bytes <= APPLY_BYTES + (2 << 20)), "{steps:?}");
+    assert!(node.desk.applied.is_sorted());
 }
 
 /// A link of 2,000 bytes a second for records, and files at night only: urgent messages do not wait, the others come at their

@@ -76,7 +76,7 @@ impl Net {
             let entropy = Box::new(SeededEntropy::new(of as u64));
             let (directory, policy, limits) = (directory.clone(), policy.clone(), BTreeMap::new());
             let setup = Setup { authority: id(of), keys, entropy, directory, policy, limits };
-            let (book, mut desk) = (Book::default(), Desk { open: true, met: true, applied: Vec::new() });
+            let (book, mut desk) = (Book::default(), Desk { open: true, met: true, ..Desk::default() });
             let opened = crate::open(setup, Opening::Unclean, None, NOW, &book, &mut desk);
             let (exchange, out) = opened.expect("opens");
             Node { exchange, out, book, desk }

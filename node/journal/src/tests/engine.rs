@@ -59,15 +59,15 @@ fn limits_are_kept_and_refusals_change_nothing() {
     let (mut engine, _) = open(disk.clone());
     let refused = engine.put(&[payload(RECORD_BYTES_MAX + 1)]);
     assert!(matches!(refused, Err(Error::TooLarge { what: "a record", .. })));
-    let refused = engine.put(&vec![payload(RECORD_BYTES_MAX); 8]);
+    let refused = engine.put(&vec![payload(RECORD_BYTES_MAX); 32]);
     assert!(matches!(refused, Err(Error::TooLarge { what: "a commit", .. })));
-    let most = vec![payload(COMMIT_BYTES_MAX / 16 - 64); 16];
+    let most = vec![payload(COMMIT_BYTES_MAX / 32 - 64); 32];
     engine.put(&[payload(1)]).expect("a small one");
-    assert_eq!(engine.put(&most).expect("a commit larger than a segment gets its own"), 17);
+    assert_eq!(engine.put(&most).expect("a commit larger than a segment gets its own"), 33);
     engine.put(&[payload(2)]).expect("and another small one");
     engine.sync().expect("syncs");
     let (found, _) = reopen(&disk);
-    assert_eq!(found.iter().map(|r| r.payload.len()).sum::<usize>(), 3 + 16 * (COMMIT_BYTES_MAX / 16 - 64));
+    assert_eq!(found.iter().map(|r| r.payload.len()).sum::<usize>(), 3 + 32 * (COMMIT_BYTES_MAX / 32 - 64));
 }
 
 #[test]
