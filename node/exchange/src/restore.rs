@@ -430,9 +430,13 @@ impl Exchange {
         // What the messages did here when they were sent is done again, in their order as far as they have come.
         let inbound = self.inbound.entry(lane).or_default();
         let at = inbound.waiting.partition_point(|other| other.end.key() < held.end.key());
-        inbound.waiting.insert(at, held);
-        inbound.blocked = None;
-        self.waiting.insert(lane);
+        // Chunks leave the shelf once their destination has signed; somebody may give them back after that again.
+        let again = inbound.applied == held.end.key() || inbound.waiting.get(at).is_some_and(|w| w.end == held.end);
+        if !again {
+            inbound.waiting.insert(at, held);
+            inbound.blocked = None;
+            self.waiting.insert(lane);
+        }
         Ok(())
     }
 
