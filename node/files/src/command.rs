@@ -8,10 +8,10 @@ use crate::model::{
     WANT, Want, spans_of,
 };
 use crate::room::{Files, UNDER_WAY};
-use crate::transfer::{ReceiveState, SendState};
+use crate::transfer::{ReceiveState, Receiving, SendState};
 use crate::tree::{CHUNK_BYTES, Tree, join_digests};
 use jincai_exchange::Outgoing;
-use jincai_types::{Attributes, AuthorityId, Destination, Millis, Priority, encode};
+use jincai_types::{Attributes, AuthorityId, Destination, Digest, Millis, Priority, encode};
 
 /// Bytes of one transfer that may be asked for and not stored, and of all together.
 const WINDOW: u64 = 48 << 20;
@@ -63,7 +63,7 @@ impl Files {
             return Err(Error::TooMany { with: self.me, limit: UNDER_WAY });
         }
         let id = format!("file:{key}/offer");
-        let message = self.message((now, to), Priority::Record, (OFFER, id, &key), encode(&offer));
+        let message = self.offer_message((now, to), id, &offer);
         let effect = encode(&Effect::Submitted(to, now, offer));
         Ok(Some(Staged { effect, messages: vec![message] }))
     }
@@ -82,7 +82,7 @@ impl Files {
             Report::Broken { error, .. } => {
                 let sending = self.sending.get(&key).filter(|s| !s.is_over())?;
                 let (code, reason) = (error.code(), error.to_string());
-                let end = self.end_message(now, &key, sending.to, (code, &reason));
+                let end = self.end_message((now, 0), &key, sending.to, (code, &reason));
                 (Effect::SendingEnded(key, now, code.into(), reason), vec![end])
             }
             report => self.received_report(now, key, report)?,
@@ -105,9 +105,7 @@ impl Files {
                 (!chunks.is_empty()).then(|| Effect::Stored(key, spans_of(chunks)))?
             }
             Report::Completed { .. } => {
-                let payload = encode(&ReceivedMessage { id: key.id.clone(), root: coming.offer.root });
-                let id = format!("file:{key}/received/{now}");
-                let message = self.message((now, key.origin), Priority::Record, (RECEIVED, id, &key), payload);
+                let message = self.received_message((now, 0), &key, coming.offer.root);
                 return Some((Effect::Completed(key, now), vec![message]));
             }
             Report::Again { .. } if coming.is_active() => Effect::Again(key),
@@ -134,7 +132,7 @@ impl Files {
         &mut self,
         now: Millis,
         key: FileKey,
-        pages: Vec<(u32, Vec<jincai_types::Digest>)>,
+        pages: Vec<(u32, Vec<Digest>)>,
         chunks: &[(u64, Vec<u8>)],
     ) -> Option<(Effect, Vec<Outgoing>)> {
         let sending = self.sending.get(&key).filter(|s| s.state == SendState::Sending)?;
@@ -199,11 +197,26 @@ impl Files {
         staged
     }
 
-    /// This node was set back: whatever is being received begins anew.
+    fn offer_message(&self, at: (Millis, AuthorityId), id: String, offer: &Offer) -> Outgoing {
+        let key = FileKey { origin: self.me, id: offer.id.clone() };
+        self.message(at, Priority::Record, (OFFER, id, &key), encode(offer))
+    }
+
+    /// This node was set back. Whatever is being received begins anew, and what was received is looked for, since its store may
+    /// have been lost with the machine. What is being sent is offered again: its destination says if it is over there, which it
+    /// may have said to a node that did not know of the file any more.
     #[must_use]
-    pub fn after_restore(&self) -> Vec<Staged> {
-        let active = self.open().filter(|(_, coming)| coming.is_active());
-        active.map(|(key, _)| Staged { effect: encode(&Effect::Again(key.clone())), messages: Vec::new() }).collect()
+    pub fn after_restore(&self, now: Millis) -> Vec<Staged> {
+        let begun = |coming: &Receiving| coming.is_active() || coming.state == ReceiveState::Whole;
+        let receiving = self.receiving.iter().filter(|(_, coming)| begun(coming));
+        let again =
+            receiving.map(|(key, _)| Staged { effect: encode(&Effect::Again(key.clone())), messages: Vec::new() });
+        let offers = self.sending.iter().filter(|(_, sending)| !sending.is_over()).map(|(key, sending)| {
+            let id = format!("file:{key}/offer/{now}");
+            let messages = vec![self.offer_message((now, sending.to), id, &sending.offer)];
+            Staged { effect: encode(&Effect::Nothing), messages }
+        });
+        again.chain(offers).collect()
     }
 
     /// Gives a transfer up that is under way, or forgets one that is over.
@@ -218,7 +231,7 @@ impl Files {
         let sent = key.origin == self.me;
         let (key, messages) = match over {
             true => (key.clone(), Vec::new()),
-            false => (key.clone(), vec![self.end_message(now, key, other, (code, &reason))]),
+            false => (key.clone(), vec![self.end_message((now, 0), key, other, (code, &reason))]),
         };
         let effect = match (over, sent) {
             (true, sent) => Effect::Forgotten(key, sent),
@@ -241,16 +254,24 @@ impl Files {
         self.longest_over().map(|(ended, _)| ended.saturating_add(keep))
     }
 
+    /// The word that a file is whole here; `nonce` tells two of one moment apart.
+    pub(crate) fn received_message(&self, (now, nonce): (Millis, u64), key: &FileKey, root: Digest) -> Outgoing {
+        let payload = encode(&ReceivedMessage { id: key.id.clone(), root });
+        let id = format!("file:{key}/received/{now}/{nonce}");
+        self.message((now, key.origin), Priority::Record, (RECEIVED, id, key), payload)
+    }
+
+    /// The word that a transfer is over; see [`Self::received_message`].
     pub(crate) fn end_message(
         &self,
-        now: Millis,
+        (now, nonce): (Millis, u64),
         key: &FileKey,
         to: AuthorityId,
         (code, reason): (&str, &str),
     ) -> Outgoing {
         let payload = encode(&EndMessage { key: key.clone(), code: code.to_owned(), reason: reason.to_owned() });
         // In the class of the offer, so that it comes behind that.
-        self.message((now, to), Priority::Record, (END, format!("file:{key}/end/{now}"), key), payload)
+        self.message((now, to), Priority::Record, (END, format!("file:{key}/end/{now}/{nonce}"), key), payload)
     }
 
     fn message(

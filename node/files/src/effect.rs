@@ -1,7 +1,7 @@
 //! What the files room writes into the journal.
 
 use crate::model::{FileKey, Offer, Span};
-use jincai_types::{AuthorityId, Millis, RecordNumber};
+use jincai_types::{AuthorityId, Epoch, Millis, RecordNumber};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
@@ -11,9 +11,9 @@ pub(crate) enum Effect {
     /// A file is offered to somebody.
     #[n(0)]
     Submitted(#[n(0)] AuthorityId, #[n(1)] Millis, #[n(2)] Offer),
-    /// Its destination asks for pages and chunks.
+    /// Its destination asks for pages and chunks, in this epoch of its own.
     #[n(1)]
-    Wanted(#[n(0)] FileKey, #[n(1)] bool, #[n(2)] Vec<u32>, #[n(3)] Vec<Span>),
+    Wanted(#[n(0)] FileKey, #[n(1)] bool, #[n(2)] Vec<u32>, #[n(3)] Vec<Span>, #[n(4)] Epoch),
     /// They were handed to the exchange.
     #[n(2)]
     Sent(#[n(0)] FileKey, #[n(1)] Vec<u32>, #[n(2)] Vec<Span>),

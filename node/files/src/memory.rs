@@ -62,6 +62,17 @@ impl MemoryStore {
         state.synced.retain(|root, _| roots.contains(root));
     }
 
+    /// Whether a whole file is there, as its root promises.
+    #[must_use]
+    pub fn holds(&self, root: &Digest) -> bool {
+        let state = self.state();
+        let is_it = |content: &Content| {
+            let mut builder = TreeBuilder::default();
+            builder.update(&content.bytes, &mut |_| {}).is_ok() && builder.finish(&mut |_| {}).root == *root
+        };
+        state.whole.get(root).is_some_and(is_it)
+    }
+
     /// A whole file.
     #[must_use]
     pub fn whole(&self, root: &Digest) -> Option<Vec<u8>> {

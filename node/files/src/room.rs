@@ -216,7 +216,7 @@ impl Files {
         if !want.anew && sending.is_overwhelmed(&want.chunks) {
             return Err(Error::Unusable { reason: "more is wanted at a time than a destination needs".into() });
         }
-        Ok(Effect::Wanted(key, want.anew, want.pages, want.chunks))
+        Ok(Effect::Wanted(key, want.anew, want.pages, want.chunks, delivery.epoch))
     }
 
     fn page(&mut self, delivery: &Delivery<'_>) -> Result<Effect, Error> {
@@ -250,10 +250,24 @@ impl Files {
         Ok(Effect::Chunk(key, chunk, delivery.record, delivery.index as u64))
     }
 
+    /// Somebody who offers or sends what is over here was set back, or has heard of a want after that word: it hears the word
+    /// again, and ends.
+    fn tells_again(&self, now: Millis, delivery: &Delivery<'_>) -> Option<Outgoing> {
+        let origin = delivery.lane.origin;
+        let key = FileKey { origin, id: delivery.attributes.subject.clone() };
+        let coming = self.receiving.get(&key)?;
+        let at = (now, delivery.sequence);
+        match &coming.state {
+            ReceiveState::Whole => Some(self.received_message(at, &key, coming.offer.root)),
+            ReceiveState::Ended(code, reason) => Some(self.end_message(at, &key, origin, (code, reason))),
+            ReceiveState::Offered | ReceiveState::Receiving => None,
+        }
+    }
+
     fn received(&self, now: Millis, delivery: &Delivery<'_>) -> Result<Effect, Error> {
         let ReceivedMessage { id, root } = read("file receipt", delivery.payload)?;
         let key = FileKey { origin: self.me, id };
-        let theirs = |s: &&Sending| s.to == delivery.lane.origin && s.offer.root == root && !s.is_over();
+        let theirs = |s: &&Sending| s.hears(delivery.lane.origin, delivery.epoch) && s.offer.root == root;
         Ok(match self.sending.get(&key).filter(theirs) {
             Some(_) => Effect::Received(key, now),
             None => Effect::Nothing,
@@ -265,7 +279,7 @@ impl Files {
         let from = delivery.lane.origin;
         let (code, reason) = cut((&code, &reason));
         if key.origin == self.me {
-            let open = self.sending.get(&key).is_some_and(|s| s.to == from && !s.is_over());
+            let open = self.sending.get(&key).is_some_and(|s| s.hears(from, delivery.epoch));
             return Ok(if open { Effect::SendingEnded(key, now, code, reason) } else { Effect::Nothing });
         }
         if key.origin != from {
@@ -285,7 +299,7 @@ impl Files {
             OFFER | PAGE | CHUNK => {
                 let key = FileKey { origin: self.me, id };
                 self.sending.get(&key).filter(|s| s.to == from && !s.is_over())?;
-                let end = self.end_message(now, &key, from, (&code, &reason));
+                let end = self.end_message((now, 0), &key, from, (&code, &reason));
                 let messages = if note.kind == OFFER { Vec::new() } else { vec![end] };
                 Some((encode(&Effect::SendingEnded(key, now, code, reason)), messages))
             }
@@ -304,10 +318,10 @@ impl Files {
                 let key = FileKey { origin: self.me, id: offer.id.clone() };
                 self.sending.insert(key, Sending::new(to, time, offer));
             }
-            Effect::Wanted(key, anew, pages, chunks) => {
+            Effect::Wanted(key, anew, pages, chunks, asked_in) => {
                 if let Some(sending) = self.sending.get_mut(&key) {
                     let was_over = sending.is_over();
-                    sending.want(anew, &pages, &chunks);
+                    sending.want((anew, asked_in), &pages, &chunks);
                     if was_over {
                         self.index(&key);
                     }
@@ -371,7 +385,10 @@ impl Files {
             }
             Effect::Asked(_, pages, chunks) => coming.note_asked(&pages, &chunks),
             Effect::Stored(_, chunks) => coming.note_stored(&chunks),
-            Effect::Again(_) => coming.again(),
+            Effect::Again(_) => {
+                coming.again();
+                self.index(&key);
+            }
             Effect::Completed(_, time) => {
                 coming.end(ReceiveState::Whole, time);
                 self.counters.files_received += 1;
@@ -444,7 +461,11 @@ impl Room for Files {
             other => Err(Error::Unusable { reason: format!("a message of type {other} is not known") }),
         };
         match decided {
-            Ok(effect) => Decision::Apply { effect: encode(&effect), messages: Vec::new() },
+            Ok(effect) => {
+                let of_content = [OFFER, PAGE, CHUNK].contains(&delivery.attributes.kind.as_str());
+                let told = if of_content && effect == Effect::Nothing { self.tells_again(now, delivery) } else { None };
+                Decision::Apply { effect: encode(&effect), messages: told.into_iter().collect() }
+            }
             Err(error) => Decision::Refuse(Refusal { code: error.code(), reason: error.to_string() }),
         }
     }

@@ -1,9 +1,9 @@
 //! What the room takes and refuses, message by message.
 
 use crate::effect::Effect;
-use crate::model::{ChunkMessage, EndMessage, PageMessage, Want};
+use crate::model::{ChunkMessage, EndMessage, PageMessage, ReceivedMessage, Want};
 use crate::tree::{CHUNK_BYTES, Tree, TreeBuilder, chunk_digest, join_digests};
-use crate::{CHUNK, END, FileKey, Files, OFFER, Offer, PAGE, Report, Span, Submission, WANT};
+use crate::{CHUNK, END, FileKey, Files, OFFER, Offer, PAGE, RECEIVED, Report, Span, Submission, WANT};
 use jincai_exchange::{Decision, Delivery, Parts, Place, Room};
 use jincai_types::{Attributes, AuthorityId, Destination, Digest, Epoch, Lane, Priority, encode};
 use proptest::prelude::*;
@@ -196,11 +196,80 @@ proptest! {
     #[test]
     fn no_bytes_from_a_neighbour_stop_the_room(kind in 0usize..6, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let (mut files, ..) = asking();
-        let kinds = [OFFER, WANT, PAGE, CHUNK, crate::RECEIVED, END];
+        let kinds = [OFFER, WANT, PAGE, CHUNK, RECEIVED, END];
         match decide(&mut files, THERE, kinds[kind], &bytes) {
             Decision::Apply { effect, .. } => apply(&mut files, &effect),
             Decision::Refuse(refusal) => prop_assert!(refusal.code.starts_with("JC-")),
             Decision::Wait(_) => prop_assert!(false, "a file waits for nothing"),
         }
     }
+}
+
+/// A message that somebody said in an epoch of his; what the room answers to it at once.
+fn say(files: &mut Files, (from, number): (&str, u64), kind: &str, payload: &[u8]) -> (Effect, Vec<String>) {
+    let lane = Lane { origin: id(from), destination: Destination::Authority(files.me), class: Priority::Record };
+    let (subject, source) = ("1".into(), from.into());
+    let attributes = Attributes { id: "m".into(), source, kind: kind.into(), subject, ..Attributes::default() };
+    let epoch = Epoch { number, salt: 0 };
+    let delivery = Delivery {
+        lane,
+        epoch,
+        sequence: 1,
+        attributes: &attributes,
+        payload,
+        commitment: &[],
+        salt: &[],
+        record: 77,
+        index: 3,
+    };
+    match files.decide(1, &delivery, &NoParts) {
+        Decision::Apply { effect, messages } => {
+            apply(files, &effect);
+            let effect = jincai_types::decode("effect", &effect, 1 << 20).expect("an effect");
+            (effect, messages.into_iter().map(|message| message.attributes.kind).collect())
+        }
+        other => panic!("{kind}: {other:?}"),
+    }
+}
+
+/// Each of these once left one end waiting for ever after the other had been set back.
+#[test]
+fn whoever_was_set_back_hears_again_that_a_transfer_is_over() {
+    let (mut files, bytes, _) = asking();
+    let first = chunk(0, &bytes[..usize::try_from(CHUNK_BYTES).expect("small")]);
+    report(&mut files, Report::Completed { key: key() });
+    assert_eq!(say(&mut files, (THERE, 1), CHUNK, &first), (Effect::Nothing, vec![RECEIVED.into()]));
+    let (_, tree, _) = file();
+    let offered = encode(&offer(&tree));
+    assert_eq!(say(&mut files, (THERE, 1), OFFER, &offered), (Effect::Nothing, vec![RECEIVED.into()]));
+    // This node is set back, and its store may be gone: it looks for what it has received.
+    for staged in files.after_restore(1) {
+        apply(&mut files, &staged.effect);
+    }
+    let begins = files.receiving_jobs(crate::Mood::default()).into_iter();
+    assert!(begins.into_iter().any(|job| matches!(job, crate::Job::Begin { .. })));
+    assert_eq!(say(&mut files, (THERE, 1), OFFER, &offered), (Effect::Nothing, vec![]), "it is not over");
+    let staged = files.give_up(1, &key()).expect("is given up");
+    apply(&mut files, &staged.effect);
+    assert_eq!(say(&mut files, (THERE, 1), OFFER, &offered), (Effect::Nothing, vec![END.into()]));
+}
+
+#[test]
+fn what_a_destination_said_before_it_was_set_back_ends_nothing() {
+    let (_, tree, _) = file();
+    let mut files = Files::new(id(HERE));
+    let submission =
+        Submission { to: id(THERE), id: "1".into(), name: "a".into(), media: String::new(), tree: tree.clone() };
+    let staged = files.submit(1, submission).expect("is taken").expect("is new");
+    apply(&mut files, &staged.effect);
+    let again = files.after_restore(2);
+    assert!(again.iter().any(|staged| staged.messages.iter().any(|message| message.attributes.kind == OFFER)));
+    let want = encode(&Want { id: "1".into(), anew: true, pages: vec![0], chunks: vec![] });
+    let whole = encode(&ReceivedMessage { id: "1".into(), root: tree.root });
+    let key = FileKey { origin: id(HERE), id: "1".into() };
+    let end = encode(&EndMessage { key: key.clone(), code: "JC-2009".into(), reason: "no".into() });
+    say(&mut files, (THERE, 2), WANT, &want);
+    assert_eq!(say(&mut files, (THERE, 1), RECEIVED, &whole).0, Effect::Nothing);
+    assert_eq!(say(&mut files, (THERE, 1), END, &end).0, Effect::Nothing);
+    assert_eq!(say(&mut files, (THERE, 2), RECEIVED, &whole).0, Effect::Received(key, 1));
 }

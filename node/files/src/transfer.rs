@@ -5,7 +5,7 @@
 
 use crate::model::{Offer, Span, spans_of};
 use crate::tree::PAGE_CHUNKS;
-use jincai_types::{AuthorityId, Digest, Millis, RecordNumber};
+use jincai_types::{AuthorityId, Digest, Epoch, Millis, RecordNumber};
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -54,6 +54,10 @@ pub struct Sending {
     /// Chunks sent so far, repetitions included.
     #[n(7)]
     pub sent_chunks: u64,
+    /// The epoch of its own in which the destination asked last. What it said in an older one, before it was set back, is no answer to
+    /// what was sent since.
+    #[n(8)]
+    pub(crate) asked_in: Epoch,
 }
 
 /// Most spans that may be wanted and not sent.
@@ -63,7 +67,7 @@ impl Sending {
     pub(crate) fn new(to: AuthorityId, submitted: Millis, offer: Offer) -> Self {
         let state = SendState::Offered;
         let (pages, wanted) = (BTreeSet::new(), Vec::new());
-        Self { to, offer, submitted, state, ended: 0, pages, wanted, sent_chunks: 0 }
+        Self { to, offer, submitted, state, ended: 0, pages, wanted, sent_chunks: 0, asked_in: Epoch::default() }
     }
 
     /// Whether it may still be asked for.
@@ -72,18 +76,24 @@ impl Sending {
         matches!(self.state, SendState::Received | SendState::Ended(..))
     }
 
+    /// Whether what its destination said in an epoch may end it.
+    pub(crate) fn hears(&self, from: AuthorityId, epoch: Epoch) -> bool {
+        self.to == from && !self.is_over() && epoch >= self.asked_in
+    }
+
     /// Whether one want more would be too many.
     pub(crate) fn is_overwhelmed(&self, more: &[Span]) -> bool {
         self.wanted.len() + more.len() > WANTED_SPANS
     }
 
-    pub(crate) fn want(&mut self, anew: bool, pages: &[u32], chunks: &[Span]) {
+    pub(crate) fn want(&mut self, (anew, asked_in): (bool, Epoch), pages: &[u32], chunks: &[Span]) {
         if anew {
             self.pages.clear();
             self.wanted.clear();
         }
         self.pages.extend(pages);
         self.wanted.extend(chunks);
+        self.asked_in = self.asked_in.max(asked_in);
         self.state = SendState::Sending;
         self.ended = 0;
     }
@@ -456,7 +466,7 @@ mod tests {
                 // The destination asks for nothing twice.
                 let new: Vec<Span> = spans_of(span(want).chunks().filter(|c| !model.contains(c)));
                 model.extend(new.iter().flat_map(Span::chunks));
-                going.want(false, &[], &new);
+                going.want((false, Epoch::default()), &[], &new);
             }
             for done in &sent {
                 going.sent(&[], &[span(done)]);
