@@ -1,6 +1,6 @@
 //! The invariants, over what is durable: I1 nothing acknowledged is lost, I2 nothing is applied twice or out of order, I3
 //! receipts only for what is durable, I4 one root per release, I7 collected partitions equal their source, I8 tables show whole
-//! partitions. A message to a group is looked after at each of its members. What no disk held any more when a node was set
+//! partitions; files are whole. A message to a group is looked after at each of its members. What no disk held any more when a node was set
 //! back is lost, and excused.
 
 use crate::faults::Fault;
@@ -11,13 +11,15 @@ use jincai_crypto::BatchView;
 use jincai_exchange::record::{self, Cleared};
 use jincai_journal::Log;
 use jincai_storage::PartState;
-use jincai_types::{AuthorityId, Destination, Lane};
+use jincai_types::{AuthorityId, Destination, Lane, Priority};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// I3, at every restart: whatever the node once called durable it still holds, or has in its state.
 pub(crate) fn promises_kept(node: &Node) -> Result<(), String> {
     let Some(running) = &node.running else { return Ok(()) };
-    for (lane, position) in &node.promised {
+    // Of its own it has promised to hold what it was given back; chunks of files it lets go of when they are delivered.
+    let holds = |lane: &Lane| lane.origin != node.id || lane.class != Priority::Bulk;
+    for (lane, position) in node.promised.iter().filter(|(lane, _)| holds(lane)) {
         if running.core.exchange().held_up_to(lane).key() < position.key() {
             return Err(format!(
                 "{}: I3: it receipted {} of lane {lane}, and does not know it",
@@ -138,6 +140,7 @@ fn waits(world: &World) -> String {
             out.push(format!("{} has partitions to be collected", node.id));
         }
     }
+    out.extend(world.files_under_way());
     out.join("; ")
 }
 
@@ -203,6 +206,7 @@ pub(crate) fn final_checks(world: &mut World) {
         }
     }
     broken.extend(one_root_per_release(world));
+    broken.extend(world.files_arrived());
     broken.extend(collected_equals_source(world));
     broken.extend((0..world.nodes.len()).filter_map(|node| world.tables_agree(node).err()));
     world.report.applied = seen.len() as u64;

@@ -101,6 +101,7 @@ impl World {
         self.tell(node, || "loses power".into());
         self.report.faults.note(Fault::Crash);
         let random = &mut self.random;
+        self.nodes[node].store.crash();
         self.nodes[node].disk.crash(&mut |n| usize::try_from(random.below(n as u64)).unwrap_or(0));
         self.nodes[node].failing = false;
         self.after_end(node)
@@ -167,6 +168,7 @@ impl World {
         self.tell(node, || "is set back".into());
         self.nodes[node].sound = None;
         self.nodes[node].set_back_to(backup);
+        self.set_files_back(node);
         self.report.faults.note(Fault::Restore);
         self.start(node)?;
         let held = check::held_ids(self);

@@ -9,6 +9,7 @@ mod check;
 mod country;
 mod downward;
 mod faults;
+mod files;
 mod forge;
 mod inject;
 mod liar;

@@ -9,6 +9,7 @@ use jincai_core::{Action, Core, Event, NOTE, note_id};
 use jincai_crypto::{Directory, KeyRing, SeededEntropy};
 use jincai_exchange::record::{self, Cleared, kind};
 use jincai_exchange::{Frame, Opening, Payload, Setup, read_batch};
+use jincai_files::{Keeper, MemoryStore};
 use jincai_journal::{
     Blobs, Config, Engine, Error, MemoryBlobs, MemoryDisk, Reader, Record, Recovery, Space, Urgency, prepare_base,
     read_snapshot,
@@ -39,6 +40,9 @@ pub(crate) struct Running {
     /// The journal's reserve is not whole, as it said after its last commit.
     short: bool,
     marked: Millis,
+    pub(crate) keeper: Keeper,
+    /// What the files room had let go of when the store was tidied.
+    pub(crate) released: u64,
 }
 
 impl Running {
@@ -77,6 +81,8 @@ pub(crate) struct Node {
     pub(crate) id: AuthorityId,
     pub(crate) disk: MemoryDisk,
     pub(crate) blobs: MemoryBlobs,
+    /// Files.
+    pub(crate) store: MemoryStore,
     pub(crate) keys: Vec<u8>,
     pub(crate) directory: Directory,
     pub(crate) running: Option<Running>,
@@ -109,6 +115,7 @@ impl Node {
             id,
             disk: MemoryDisk::new(),
             blobs: MemoryBlobs::new(),
+            store: crate::files::empty_store(),
             keys: keys.to_bytes().to_vec(),
             directory,
             running: None,
@@ -193,7 +200,10 @@ impl Node {
         self.custody_kept(&core, recovery.last)?;
         let (queue, urgency, short) = (Vec::new(), Urgency::Normal, engine.space() != Space::Plenty);
         let twin = Twin::default();
-        self.running = Some(Running { engine, core, log, twin, syncing: false, queue, urgency, short, marked: now });
+        let (keeper, released) = (Keeper::default(), 0);
+        let syncing = false;
+        self.running =
+            Some(Running { engine, core, log, twin, syncing, queue, urgency, short, marked: now, keeper, released });
         Ok(true)
     }
 

@@ -1,7 +1,8 @@
 //! What the world's people and programs do: they send messages, to one authority or to all of one level below somebody, again
-//! if nobody acknowledged them, some of which nobody can read; they release code sets and specs; they write rows, which are
-//! collected.
+//! if nobody acknowledged them, some of which nobody can read; they send files; they release code sets and specs; they write
+//! rows, which are collected.
 
+use crate::files::FILE;
 use crate::world::{Happening, World};
 use jincai_core::NOTE;
 use jincai_dictionary::ReleaseOrder;
@@ -89,7 +90,10 @@ impl World {
         let any = !done.is_empty();
         for waiting in done {
             self.tell(node, || format!("acknowledges {}", waiting.again.id));
-            self.acknowledged.insert(waiting.again.id, waiting.again.to);
+            match self.files.get_mut(&waiting.again.id) {
+                Some(file) => file.acknowledged = true,
+                None => drop(self.acknowledged.insert(waiting.again.id, waiting.again.to)),
+            }
             self.report.acknowledged += 1;
         }
         any
@@ -110,7 +114,9 @@ impl World {
 
     pub(crate) fn retry(&mut self, retry: Retry) -> Result<(), String> {
         let node = retry.node;
-        self.retried.insert(retry.id.clone());
+        if retry.kind != FILE {
+            self.retried.insert(retry.id.clone());
+        }
         self.submit(retry);
         self.drive(node)
     }
@@ -124,6 +130,7 @@ impl World {
             0 if node == 0 || self.random.chance(300) => self.release_codes(),
             1 => self.release_spec(),
             2 | 3 => self.write_rows(node),
+            4 if self.random.chance(500) => self.send_file(node),
             _ => self.submit_notes(node),
         }
         self.drive(node)?;
@@ -159,7 +166,14 @@ impl World {
         Destination::Level(top, level)
     }
 
-    fn submit(&mut self, message: Retry) {
+    pub(crate) fn submit(&mut self, message: Retry) {
+        if message.kind == FILE {
+            if self.offer_file(&message) {
+                let (node, life) = (message.node, self.nodes[message.node].starts);
+                self.waiting.push(Waiting { node, life, again: message, after: None });
+            }
+            return;
+        }
         let (node, to, class) = (message.node, message.to, message.class);
         let (life, clock) = (self.nodes[node].starts, self.nodes[node].clock(self.now));
         let source = self.nodes[node].id.to_string();

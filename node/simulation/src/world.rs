@@ -2,6 +2,7 @@
 
 use crate::check;
 use crate::faults::{Fault, FaultSet, Faults};
+use crate::files::Offered;
 use crate::network::Network;
 use crate::node::{InCustody, Node};
 use crate::random::Random;
@@ -104,6 +105,8 @@ pub(crate) struct World {
     pub(crate) faulty: bool,
     pub(crate) rows: u64,
     pub(crate) written: Written,
+    /// Files that were offered, by id.
+    pub(crate) files: BTreeMap<String, Offered>,
     /// Acknowledged messages that no disk held any more after a node was set back.
     pub(crate) lost: BTreeSet<String>,
     /// Lanes whose origin signed two continuations: held wherever both came.
@@ -196,6 +199,7 @@ impl World {
             faulty: !options.faults.is_empty(),
             rows: 0,
             written: Written::default(),
+            files: BTreeMap::new(),
             lost: BTreeSet::new(),
             forked: BTreeSet::new(),
             lied_custody: BTreeSet::new(),
@@ -293,6 +297,8 @@ impl World {
             Happening::Tick(node) => {
                 self.at(TICK, Happening::Tick(node));
                 self.nodes[node].tick(self.now)?;
+                self.drive(node)?;
+                self.nodes[node].keep(self.now)?;
                 self.drive(node)?;
                 let driven = self.nodes[node].idle(self.now);
                 self.take_driven(node, driven)?;
