@@ -75,12 +75,8 @@ impl Core {
             return Ok(());
         }
         if behind {
-            for staged in self.rooms.files.after_restore(now) {
-                match self.stage_file(now, log, staged) {
-                    Err(error) if error.is_fatal() => return Err(error),
-                    // A destination that cannot be reached now asks, or gets the offer that waits for it.
-                    Err(_) | Ok(()) => {}
-                }
+            for (key, staged) in self.rooms.files.after_restore(now) {
+                self.stage_or_wait(now, log, (&key, staged))?;
             }
         }
         for (key, staged) in self.rooms.files.next_wants(now) {

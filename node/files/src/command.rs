@@ -206,15 +206,16 @@ impl Files {
     /// have been lost with the machine. What is being sent is offered again: its destination says if it is over there, which it
     /// may have said to a node that did not know of the file any more.
     #[must_use]
-    pub fn after_restore(&self, now: Millis) -> Vec<Staged> {
+    pub fn after_restore(&self, now: Millis) -> Vec<(FileKey, Staged)> {
         let begun = |coming: &Receiving| coming.is_active() || coming.state == ReceiveState::Whole;
         let receiving = self.receiving.iter().filter(|(_, coming)| begun(coming));
-        let again =
-            receiving.map(|(key, _)| Staged { effect: encode(&Effect::Again(key.clone())), messages: Vec::new() });
+        let again = receiving.map(|(key, _)| {
+            (key.clone(), Staged { effect: encode(&Effect::Again(key.clone())), messages: Vec::new() })
+        });
         let offers = self.sending.iter().filter(|(_, sending)| !sending.is_over()).map(|(key, sending)| {
             let id = format!("file:{key}/offer/{now}");
             let messages = vec![self.offer_message((now, sending.to), id, &sending.offer)];
-            Staged { effect: encode(&Effect::Nothing), messages }
+            (key.clone(), Staged { effect: encode(&Effect::Nothing), messages })
         });
         again.chain(offers).collect()
     }

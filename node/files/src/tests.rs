@@ -23,11 +23,17 @@ const HERE: &str = "000000000";
 const THERE: &str = "370000000";
 
 fn decide(files: &mut Files, from: &str, kind: &str, payload: &[u8]) -> Decision {
+    decide_in(files, (from, 0), kind, payload)
+}
+
+/// The decision on a message about the transfer of these tests that somebody said in an epoch of his.
+fn decide_in(files: &mut Files, (from, number): (&str, u64), kind: &str, payload: &[u8]) -> Decision {
     let lane = Lane { origin: id(from), destination: Destination::Authority(files.me), class: Priority::Bulk };
-    let attributes = Attributes { id: "m".into(), source: from.into(), kind: kind.into(), ..Attributes::default() };
+    let (subject, source) = ("1".into(), from.into());
+    let attributes = Attributes { id: "m".into(), source, kind: kind.into(), subject, ..Attributes::default() };
     let delivery = Delivery {
         lane,
-        epoch: Epoch::default(),
+        epoch: Epoch { number, salt: 0 },
         sequence: 1,
         attributes: &attributes,
         payload,
@@ -43,15 +49,21 @@ fn apply(files: &mut Files, effect: &[u8]) {
     files.apply(&Place { number: 1, offset: 0, cause: None }, effect).expect("applies");
 }
 
-/// The effect of a message that is taken.
-fn take(files: &mut Files, from: &str, kind: &str, payload: &[u8]) -> Effect {
-    match decide(files, from, kind, payload) {
-        Decision::Apply { effect, .. } => {
+/// The effect of such a message, and the types of what the room answers at once.
+fn say(files: &mut Files, from: (&str, u64), kind: &str, payload: &[u8]) -> (Effect, Vec<String>) {
+    match decide_in(files, from, kind, payload) {
+        Decision::Apply { effect, messages } => {
             apply(files, &effect);
-            jincai_types::decode("effect", &effect, 1 << 20).expect("an effect")
+            let effect = jincai_types::decode("effect", &effect, 1 << 20).expect("an effect");
+            (effect, messages.into_iter().map(|message| message.attributes.kind).collect())
         }
         other => panic!("{kind}: {other:?}"),
     }
+}
+
+/// The effect of a message that is taken.
+fn take(files: &mut Files, from: &str, kind: &str, payload: &[u8]) -> Effect {
+    say(files, (from, 0), kind, payload).0
 }
 
 fn code(decision: &Decision) -> &str {
@@ -205,33 +217,6 @@ proptest! {
     }
 }
 
-/// A message that somebody said in an epoch of his; what the room answers to it at once.
-fn say(files: &mut Files, (from, number): (&str, u64), kind: &str, payload: &[u8]) -> (Effect, Vec<String>) {
-    let lane = Lane { origin: id(from), destination: Destination::Authority(files.me), class: Priority::Record };
-    let (subject, source) = ("1".into(), from.into());
-    let attributes = Attributes { id: "m".into(), source, kind: kind.into(), subject, ..Attributes::default() };
-    let epoch = Epoch { number, salt: 0 };
-    let delivery = Delivery {
-        lane,
-        epoch,
-        sequence: 1,
-        attributes: &attributes,
-        payload,
-        commitment: &[],
-        salt: &[],
-        record: 77,
-        index: 3,
-    };
-    match files.decide(1, &delivery, &NoParts) {
-        Decision::Apply { effect, messages } => {
-            apply(files, &effect);
-            let effect = jincai_types::decode("effect", &effect, 1 << 20).expect("an effect");
-            (effect, messages.into_iter().map(|message| message.attributes.kind).collect())
-        }
-        other => panic!("{kind}: {other:?}"),
-    }
-}
-
 /// Each of these once left one end waiting for ever after the other had been set back.
 #[test]
 fn whoever_was_set_back_hears_again_that_a_transfer_is_over() {
@@ -243,7 +228,7 @@ fn whoever_was_set_back_hears_again_that_a_transfer_is_over() {
     let offered = encode(&offer(&tree));
     assert_eq!(say(&mut files, (THERE, 1), OFFER, &offered), (Effect::Nothing, vec![RECEIVED.into()]));
     // This node is set back, and its store may be gone: it looks for what it has received.
-    for staged in files.after_restore(1) {
+    for (_, staged) in files.after_restore(1) {
         apply(&mut files, &staged.effect);
     }
     let begins = files.receiving_jobs(crate::Mood::default()).into_iter();
@@ -263,7 +248,7 @@ fn what_a_destination_said_before_it_was_set_back_ends_nothing() {
     let staged = files.submit(1, submission).expect("is taken").expect("is new");
     apply(&mut files, &staged.effect);
     let again = files.after_restore(2);
-    assert!(again.iter().any(|staged| staged.messages.iter().any(|message| message.attributes.kind == OFFER)));
+    assert!(again.iter().any(|(_, staged)| staged.messages.iter().any(|message| message.attributes.kind == OFFER)));
     let want = encode(&Want { id: "1".into(), anew: true, pages: vec![0], chunks: vec![] });
     let whole = encode(&ReceivedMessage { id: "1".into(), root: tree.root });
     let key = FileKey { origin: id(HERE), id: "1".into() };
