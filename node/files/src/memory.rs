@@ -40,9 +40,7 @@ impl MemoryStore {
 
     /// Takes a file in, as a caller gives it.
     pub fn take(&self, bytes: &[u8]) -> Result<Tree, Error> {
-        let (mut builder, mut pages) = (TreeBuilder::default(), Vec::new());
-        builder.update(bytes, &mut |page| pages.push(page.to_vec()))?;
-        let tree = builder.finish(&mut |page| pages.push(page.to_vec()));
+        let (tree, pages) = tree_of(bytes)?;
         let content = Content { bytes: bytes.to_vec(), pages: (0..).zip(pages).collect() };
         self.state().whole.insert(tree.root, content);
         Ok(tree)
@@ -65,12 +63,7 @@ impl MemoryStore {
     /// Whether a whole file is there, as its root promises.
     #[must_use]
     pub fn holds(&self, root: &Digest) -> bool {
-        let state = self.state();
-        let is_it = |content: &Content| {
-            let mut builder = TreeBuilder::default();
-            builder.update(&content.bytes, &mut |_| {}).is_ok() && builder.finish(&mut |_| {}).root == *root
-        };
-        state.whole.get(root).is_some_and(is_it)
+        self.whole(root).and_then(|bytes| tree_of(&bytes).ok()).is_some_and(|(tree, _)| tree.root == *root)
     }
 
     /// A whole file.
@@ -96,6 +89,14 @@ impl MemoryStore {
     pub fn chunks_written(&self) -> u64 {
         self.state().chunks_written
     }
+}
+
+/// The tree of a file, and the digests of its pages.
+fn tree_of(bytes: &[u8]) -> Result<(Tree, Vec<Vec<Digest>>), Error> {
+    let (mut builder, mut pages) = (TreeBuilder::default(), Vec::new());
+    builder.update(bytes, &mut |page| pages.push(page.to_vec()))?;
+    let tree = builder.finish(&mut |page| pages.push(page.to_vec()));
+    Ok((tree, pages))
 }
 
 fn range(at: u64, length: usize) -> Option<std::ops::Range<usize>> {

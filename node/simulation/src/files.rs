@@ -35,10 +35,10 @@ pub(crate) fn empty_store() -> MemoryStore {
 
 impl Node {
     /// The keeper does what there is to do. What comes is told of only when all that was staged is durable, and so is what may
-    /// be removed.
-    pub(crate) fn keep(&mut self, now: Millis) -> Result<(), String> {
+    /// be removed. `true` if there was something.
+    pub(crate) fn keep(&mut self, now: Millis) -> Result<bool, String> {
         let (clock, id) = (self.clock(now), self.id);
-        let Some(running) = &mut self.running else { return Ok(()) };
+        let Some(running) = &mut self.running else { return Ok(false) };
         let mood = Mood { eager: true, retry: true };
         let durable = !running.waits_for_disk();
         let files = &running.core.rooms().files;
@@ -49,7 +49,7 @@ impl Node {
         let mut jobs = if durable { running.core.receiving_jobs(mood) } else { Vec::new() };
         jobs.extend(running.core.sending_jobs(None, mood));
         if jobs.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let keys = KeyRing::from_bytes(&self.keys).map_err(|error| error.to_string())?;
         for job in jobs {
@@ -61,7 +61,7 @@ impl Node {
             let report = running.keeper.work(job, &self.store, &payload);
             running.core.file_report(clock, &running.log, report).map_err(|error| format!("{id}: {error}"))?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

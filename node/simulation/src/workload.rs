@@ -114,9 +114,7 @@ impl World {
 
     pub(crate) fn retry(&mut self, retry: Retry) -> Result<(), String> {
         let node = retry.node;
-        if retry.kind != FILE {
-            self.retried.insert(retry.id.clone());
-        }
+        self.retried.insert(retry.id.clone());
         self.submit(retry);
         self.drive(node)
     }
@@ -167,27 +165,29 @@ impl World {
     }
 
     pub(crate) fn submit(&mut self, message: Retry) {
-        if message.kind == FILE {
-            if self.offer_file(&message) {
-                let (node, life) = (message.node, self.nodes[message.node].starts);
-                self.waiting.push(Waiting { node, life, again: message, after: None });
-            }
-            return;
+        let taken = if message.kind == FILE { self.offer_file(&message) } else { self.submit_message(&message) };
+        if taken {
+            let (node, life) = (message.node, self.nodes[message.node].starts);
+            self.waiting.push(Waiting { node, life, again: message, after: None });
         }
+    }
+
+    fn submit_message(&mut self, message: &Retry) -> bool {
         let (node, to, class) = (message.node, message.to, message.class);
-        let (life, clock) = (self.nodes[node].starts, self.nodes[node].clock(self.now));
+        let clock = self.nodes[node].clock(self.now);
         let source = self.nodes[node].id.to_string();
-        let Some(running) = &mut self.nodes[node].running else { return };
+        let Some(running) = &mut self.nodes[node].running else { return false };
         let (id, kind, payload) = (message.id.clone(), message.kind.clone(), message.payload.clone());
         let requires = match kind.as_str() {
             COLLECTED => vec![Requirement::Spec { id: spec().id, version: 1 }],
             _ => Vec::new(),
         };
         let attributes = Attributes { id, source, kind, time: clock, requires, ..Attributes::default() };
-        if running.core.submit(Outgoing { destination: to, class, attributes, payload }).is_ok() {
+        let taken = running.core.submit(Outgoing { destination: to, class, attributes, payload }).is_ok();
+        if taken {
             self.submitted.insert(message.id.clone(), message.to);
-            self.waiting.push(Waiting { node, life, again: message, after: None });
         }
+        taken
     }
 
     fn release_codes(&mut self) {

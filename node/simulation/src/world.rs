@@ -298,8 +298,9 @@ impl World {
                 self.at(TICK, Happening::Tick(node));
                 self.nodes[node].tick(self.now)?;
                 self.drive(node)?;
-                self.nodes[node].keep(self.now)?;
-                self.drive(node)?;
+                if self.nodes[node].keep(self.now)? {
+                    self.drive(node)?;
+                }
                 let driven = self.nodes[node].idle(self.now);
                 self.take_driven(node, driven)?;
                 if self.faulty {
