@@ -82,14 +82,9 @@ impl Exchange {
     /// Stops waiting for neighbours, when all is here or an operator decides so, and tells them: they keep nothing for this
     /// node any more.
     pub fn stop_catching_up(&mut self, ctx: &mut Context<'_>) {
-        if !self.catch_up.is_under_way() {
-            return;
-        }
-        if let Some(restored) = &mut self.catch_up.restored {
-            restored.done = true;
-            let record = record::to_body(restored);
-            ctx.out.record(kind::RESTORED, record);
-        }
+        let Some(restored) = self.catch_up.restored.as_mut().filter(|restored| !restored.done) else { return };
+        restored.done = true;
+        ctx.out.record(kind::RESTORED, record::to_body(restored));
         self.greet_all(ctx);
     }
 
@@ -223,14 +218,24 @@ impl Exchange {
         }
     }
 
+    /// The batch with these numbers on the shelf.
+    fn shelved(&self, lane: &Lane, end: &LanePosition) -> Option<&Held> {
+        self.shelf.get(lane)?.get(&end.key())
+    }
+
     /// Whether a batch with these numbers is on the shelf.
     fn on_shelf(&self, lane: &Lane, end: &LanePosition) -> bool {
-        self.shelf.get(lane).is_some_and(|shelf| shelf.contains_key(&end.key()))
+        self.shelved(lane, end).is_some()
+    }
+
+    /// Whether this very batch is on the shelf.
+    fn is_shelved(&self, lane: &Lane, end: &LanePosition) -> bool {
+        self.shelved(lane, end).is_some_and(|held| held.end == *end)
     }
 
     /// A neighbour need not keep a batch of ours for us any more, if it is here.
     fn keep_no_more(&mut self, peer: AuthorityId, lane: Lane, end: &LanePosition) {
-        let known = self.shelf.get(&lane).and_then(|shelf| shelf.get(&end.key())).is_some_and(|held| held.end == *end);
+        let known = self.is_shelved(&lane, end);
         if let Some(link) = self.links.get_mut(&peer).filter(|_| known) {
             link.owe_exactly(lane, *end);
         }
@@ -374,8 +379,7 @@ impl Exchange {
         let end = view.end();
         self.told_of_epoch(view.statement.epoch, ctx);
         if view.statement.epoch >= self.epoch {
-            let known = self.shelf.get(&lane).and_then(|s| s.get(&end.key())).is_some_and(|h| h.end == end);
-            if !known {
+            if !self.is_shelved(&lane, &end) {
                 self.note_twin(view.statement.epoch, ctx);
             }
             return Ok(());

@@ -11,11 +11,13 @@ use crate::{
     Context, Decision, Delivery, Exchange, Frame, LinkKind, Opening, Outgoing, Output, Parts, Payload, Place, Receipt,
     RoomError, Rooms, Setup, SlotValue, record,
 };
-use jincai_crypto::{Card, CardChain, Directory, KeyRing, Purpose, SeededEntropy, sign};
+use jincai_crypto::{
+    BatchView, Card, CardChain, Directory, KeyRing, Purpose, Recipient, SealInput, SeededEntropy, seal, sign,
+};
 use jincai_journal::{Error, Log, Stored};
 use jincai_policies::LinkPolicy;
 use jincai_types::{
-    Attributes, AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority, Requirement,
+    Attributes, AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority, Requirement, encode,
 };
 use std::collections::BTreeMap;
 
@@ -82,6 +84,27 @@ fn enrolled(entropy: &mut SeededEntropy) -> (Directory, [KeyRing; 3]) {
         superior = Some(id);
     }
     (directory.expect("made above"), rings.try_into().unwrap_or_else(|_| unreachable!("three")))
+}
+
+/// A batch of one message behind `previous`, sealed by the lane's origin for one reader.
+fn sealed(lane: Lane, reader: AuthorityId, previous: LanePosition, id: &str) -> (Vec<u8>, LanePosition) {
+    let mut entropy = SeededEntropy::new(7);
+    let (directory, [ministry, province, county]) = enrolled(&mut entropy);
+    let keys = match lane.origin {
+        AuthorityId::MINISTRY => ministry,
+        origin if origin == authority(PROVINCE) => province,
+        _ => county,
+    };
+    let (source, kind) = (lane.origin.to_string(), "desk".into());
+    let attributes = Attributes { id: id.into(), source, kind, ..Attributes::default() };
+    let card = directory.card(reader).expect("enrolled");
+    let recipients = [Recipient { authority: reader, key: card.encryption() }];
+    let (epoch, first) = (Epoch { number: NOW, salt: 5 }, previous.sequence + 1);
+    let messages = [(encode(&attributes), b"text".to_vec())];
+    let input = SealInput { lane, epoch, first, previous, messages: &messages, recipients: &recipients, now: NOW };
+    let (bytes, end) = seal(&input, &keys, &mut entropy).expect("sealed");
+    assert!(BatchView::parse(&bytes).is_ok());
+    (bytes, end)
 }
 
 /// A province between the ministry and a county, whose keys a bad neighbour has.

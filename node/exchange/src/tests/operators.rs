@@ -1,6 +1,6 @@
 //! What operators decide: it takes effect, survives a restart, is recorded with a name, and is done once.
 
-use super::{COUNTY, NOW, PROVINCE, authority, enrolled};
+use super::{COUNTY, NOW, PROVINCE, authority, enrolled, sealed};
 use crate::apply::APPLY_BYTES;
 use crate::record::{Cause, kind};
 use crate::room::{Decision, Delivery, Outgoing, Parts, Refusal, RoomError};
@@ -8,12 +8,11 @@ use crate::{
     Context, Error, Exchange, Frame, HopOrder, LinkKind, Opening, Output, PaceReason, Person, Place, Rooms, Setup,
     Target,
 };
-use jincai_crypto::{BatchView, SealInput, SeededEntropy, seal};
+use jincai_crypto::SeededEntropy;
 use jincai_journal::{Log, Record, Stored};
 use jincai_policies::{ClassLimits, LinkLimits, LinkPolicy};
 use jincai_types::{
-    Attributes, AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Priority, RecordNumber, Requirement,
-    encode,
+    Attributes, AuthorityId, Destination, Lane, LanePosition, Millis, Priority, RecordNumber, Requirement,
 };
 use std::collections::BTreeMap;
 
@@ -78,34 +77,38 @@ impl Log for Book {
 }
 
 /// The province, with the ministry above it.
-struct Node {
-    exchange: Exchange,
+pub(super) struct Node {
+    pub(super) exchange: Exchange,
     out: Output,
     book: Book,
     desk: Desk,
-    now: Millis,
+    pub(super) now: Millis,
 }
 
-fn open(book: &Book, desk: &mut Desk) -> (Exchange, Output) {
+fn open(book: &Book, desk: &mut Desk, opening: Opening) -> (Exchange, Output) {
     let mut entropy = SeededEntropy::new(7);
     let (directory, [_, keys, _]) = enrolled(&mut entropy);
     let (authority, policy) = (authority(PROVINCE), LinkPolicy::default());
     let setup = Setup { authority, keys, entropy: Box::new(entropy), directory, policy, limits: BTreeMap::new() };
-    let opening = if book.0.is_empty() { Opening::Unclean } else { Opening::Clean };
     crate::open(setup, opening, None, NOW, book, desk).expect("opens")
 }
 
 impl Node {
     fn new() -> Self {
+        Self::opened(Opening::Unclean)
+    }
+
+    /// One without a record so far.
+    pub(super) fn opened(opening: Opening) -> Self {
         let (book, mut desk) = (Book::default(), Desk::default());
-        let (exchange, out) = open(&book, &mut desk);
+        let (exchange, out) = open(&book, &mut desk, opening);
         let mut node = Self { exchange, out, book, desk, now: NOW };
         node.with(|_, _| ());
         node
     }
 
     /// Acts, and appends what that stages; returns the frames that leave.
-    fn with<T>(&mut self, act: impl FnOnce(&mut Exchange, &mut Context<'_>) -> T) -> (T, usize) {
+    pub(super) fn with<T>(&mut self, act: impl FnOnce(&mut Exchange, &mut Context<'_>) -> T) -> (T, usize) {
         let mut ctx = Context { now: self.now, log: &self.book, rooms: &mut self.desk, out: &mut self.out };
         let done = act(&mut self.exchange, &mut ctx);
         let output = self.out.take();
@@ -119,7 +122,7 @@ impl Node {
     fn restart(&mut self) {
         let (open_now, met) = (self.desk.open, self.desk.met);
         self.desk = Desk { open: open_now, met, ..Desk::default() };
-        (self.exchange, self.out) = open(&self.book, &mut self.desk);
+        (self.exchange, self.out) = open(&self.book, &mut self.desk, Opening::Clean);
         self.with(|_, _| ());
     }
 
@@ -286,26 +289,10 @@ fn messages_that_are_given_up_leave_custody_and_the_lane_goes_on() {
 
 /// The county's batch of one message behind `previous`, as a frame.
 fn batch(previous: LanePosition, id: &str) -> (Vec<u8>, LanePosition) {
-    let mut entropy = SeededEntropy::new(7);
-    let (directory, [.., county]) = enrolled(&mut entropy);
     let to = authority(PROVINCE);
     let lane = Lane { origin: authority(COUNTY), destination: Destination::Authority(to), class: Priority::Record };
-    let attributes = Attributes { id: id.into(), source: COUNTY.into(), kind: "desk".into(), ..Attributes::default() };
-    let card = directory.card(to).expect("enrolled");
-    let recipients = [jincai_crypto::Recipient { authority: to, key: card.encryption() }];
-    let input = SealInput {
-        lane,
-        epoch: Epoch { number: NOW, salt: 5 },
-        first: previous.sequence + 1,
-        previous,
-        messages: &[(encode(&attributes), b"text".to_vec())],
-        recipients: &recipients,
-        now: NOW,
-    };
-    let (bytes, end) = seal(&input, &county, &mut entropy).expect("sealed");
-    let hop = HopOrder { floor: previous, after: previous };
-    assert!(BatchView::parse(&bytes).is_ok());
-    (Frame::batch_bytes(&hop, &bytes), end)
+    let (bytes, end) = sealed(lane, to, previous, id);
+    (Frame::batch_bytes(&HopOrder { floor: previous, after: previous }, &bytes), end)
 }
 
 #[test]

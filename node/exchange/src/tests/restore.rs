@@ -1,13 +1,10 @@
 //! A node that was set back, and what its neighbour does for it.
 
-use super::operators::{Book, Desk};
-use super::{COUNTY, NOW, Node, PROVINCE, authority, enrolled};
+use super::{COUNTY, NOW, Node, PROVINCE, authority, operators, sealed};
 use crate::held::Held;
-use crate::{Context, Frame, HopOrder, LinkKind, Opening, Setup};
-use jincai_crypto::{Recipient, SealInput, SeededEntropy, seal};
+use crate::{Context, Exchange, Frame, HopOrder, LinkKind, Opening};
 use jincai_policies::LinkPolicy;
-use jincai_types::{Attributes, AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Level, Priority, encode};
-use std::collections::BTreeMap;
+use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Level, Priority};
 
 /// A batch of the county's, from before it was set back.
 fn own(sequence: u64) -> (Lane, Held) {
@@ -84,62 +81,39 @@ fn a_restored_node_that_knows_no_neighbour_yet_waits_for_them() {
     assert!(!node.exchange.is_catching_up(), "there are none");
 }
 
-/// A batch of the province's own to all below it, sealed before it was set back, as the county gives it back.
-fn own_of_a_group(lane: Lane, previous: LanePosition) -> (Vec<u8>, LanePosition) {
-    let mut entropy = SeededEntropy::new(7);
-    let (directory, [_, province, _]) = enrolled(&mut entropy);
-    let key = directory.card(authority(COUNTY)).expect("enrolled").encryption();
-    let recipients = [Recipient { authority: authority(COUNTY), key }];
-    let attributes =
-        Attributes { id: "m".into(), source: PROVINCE.into(), kind: "desk".into(), ..Attributes::default() };
-    let (epoch, first) = (previous.epoch, previous.sequence + 1);
-    let messages = [(encode(&attributes), b"text".to_vec())];
-    let input = SealInput { lane, epoch, first, previous, messages: &messages, recipients: &recipients, now: NOW };
-    let (bytes, end) = seal(&input, &province, &mut entropy).expect("sealed");
-    (Frame::batch_bytes(&HopOrder { floor: previous, after: LanePosition::START }, &bytes), end)
-}
-
-/// Whether the province still waits when the county has given back a batch of this lane of which nobody holds what came before.
+/// Whether the province still waits when the county has given back a batch of this lane, sealed before the province was set back,
+/// of which nobody holds what came before.
 fn waits_behind_a_hole(destination: Destination) -> bool {
-    let mut entropy = SeededEntropy::new(7);
-    let (directory, [_, keys, _]) = enrolled(&mut entropy);
-    let (policy, limits) = (LinkPolicy::default(), BTreeMap::new());
-    let settle = policy.retry_ms * 5;
-    let setup = Setup { authority: authority(PROVINCE), keys, entropy: Box::new(entropy), directory, policy, limits };
-    let (mut book, mut desk) = (Book::default(), Desk::default());
-    let (mut exchange, mut out) = crate::open(setup, Opening::Restored, None, NOW, &book, &mut desk).expect("opens");
-    let mut act = |now, step: &mut dyn FnMut(&mut crate::Exchange, &mut Context<'_>)| {
-        step(&mut exchange, &mut Context { now, log: &book, rooms: &mut desk, out: &mut out });
-        let output = out.take();
-        book.0.extend(output.records);
-        out.note_durable(book.0.len() as u64);
-        exchange.is_catching_up()
+    let mut node = operators::Node::opened(Opening::Restored);
+    let act = |node: &mut operators::Node, step: &mut dyn FnMut(&mut Exchange, &mut Context<'_>)| {
+        node.with(|exchange, ctx| step(exchange, ctx));
+        node.exchange.is_catching_up()
     };
+    let (county, epoch) = (authority(COUNTY), Epoch { number: NOW, salt: 3 });
     let lane = Lane { origin: authority(PROVINCE), destination, class: Priority::Record };
     let before = LanePosition { epoch: Epoch { number: NOW, salt: 5 }, sequence: 1, digest: Digest([1; 32]) };
-    let (batch, end) = own_of_a_group(lane, before);
-    let county = authority(COUNTY);
-    let epoch = Epoch { number: NOW, salt: 3 };
+    let (bytes, end) = sealed(lane, county, before, "m");
+    let batch = Frame::batch_bytes(&HopOrder { floor: before, after: LanePosition::START }, &bytes);
     let hello =
         Frame::Hello { low: 1, high: 1, authority: county, epoch, heard: true, known: before.epoch, restored: false };
     let ends = |lanes| Frame::Ends { lanes, more: false }.to_bytes();
     let (some, none) = (ends(vec![(lane, end)]), ends(Vec::new()));
-    act(NOW, &mut |exchange, ctx| {
+    act(&mut node, &mut |exchange, ctx| {
         exchange.link_up(county, LinkKind::Session, ctx);
         exchange.frame(county, &hello.to_bytes(), ctx).expect("is taken");
     });
-    let later = NOW + settle;
-    assert!(act(later, &mut |exchange, ctx| exchange.tick(ctx).expect("ticks")), "it asks the county");
-    act(later, &mut |exchange, ctx| {
+    node.now += LinkPolicy::default().retry_ms * 5;
+    assert!(act(&mut node, &mut |exchange, ctx| exchange.tick(ctx).expect("ticks")), "it asks the county");
+    act(&mut node, &mut |exchange, ctx| {
         exchange.frame(county, &some, ctx).expect("is taken");
         exchange.frame(AuthorityId::MINISTRY, &none, ctx).expect("is taken");
     });
-    assert!(act(later, &mut |exchange, ctx| exchange.tick(ctx).expect("ticks")), "the county holds one");
-    act(later, &mut |exchange, ctx| exchange.frame(county, &batch, ctx).expect("is taken back"));
-    let waits = act(later, &mut |exchange, ctx| exchange.tick(ctx).expect("ticks"));
+    assert!(act(&mut node, &mut |exchange, ctx| exchange.tick(ctx).expect("ticks")), "the county holds one");
+    act(&mut node, &mut |exchange, ctx| exchange.frame(county, &batch, ctx).expect("is taken back"));
+    let waits = act(&mut node, &mut |exchange, ctx| exchange.tick(ctx).expect("ticks"));
     // Somebody else gives it back once more when it has left the shelf, as chunks of files do at their receipt. The node once
     // stopped at that, having learned of it already.
-    act(later, &mut |exchange, ctx| {
+    act(&mut node, &mut |exchange, ctx| {
         exchange.shelf.clear();
         exchange.frame(county, &batch, ctx).expect("is taken back");
         exchange.tick(ctx).expect("ticks");
