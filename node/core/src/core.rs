@@ -417,7 +417,7 @@ impl Core {
 
     /// Decides that this node has caught up, although neighbours that may know more have not answered.
     pub fn stop_catching_up(&mut self, now: Millis, log: &dyn Log) -> Result<(), Error> {
-        self.check_whole()?;
+        self.check_room()?;
         let ctx = &mut Context { now, log, rooms: &mut self.rooms, out: &mut self.out };
         let behind = self.exchange.is_catching_up();
         self.exchange.stop_catching_up(ctx);

@@ -1,7 +1,7 @@
 //! The destination's part: waiting messages are opened and decided on in order, and each effect is staged together with
 //! the place of the message that caused it. So a message is applied once, or is one dead letter, or its lane waits.
 
-use crate::exchange::Exchange;
+use crate::exchange::{Blocker, Exchange};
 use crate::held::Held;
 use crate::output::{Context, Output};
 use crate::record::{self, Cause, DeadLetter, kind};
@@ -93,7 +93,7 @@ impl Exchange {
             let ready = waiting.map(|(lane, inbound)| (lane, inbound.applied, &inbound.blocked)).find(
                 |(lane, applied, blocked)| match blocked {
                     _ if self.is_paused(lane) || tried.contains(&(**lane, *applied)) => false,
-                    Some(requirement) => self.is_met(requirement, ctx.rooms),
+                    Some(blocker) => self.is_over(blocker, ctx.rooms),
                     None => true,
                 },
             );
@@ -106,6 +106,14 @@ impl Exchange {
 
     fn has_staged_enough(&self, ctx: &Context<'_>) -> bool {
         ctx.out.bytes() as u64 + self.pending() >= APPLY_BYTES as u64
+    }
+
+    /// Whether what a lane waited for is there.
+    pub(crate) fn is_over(&self, blocker: &Blocker, rooms: &dyn Rooms) -> bool {
+        match blocker {
+            Blocker::Missing(requirement) => self.is_met(requirement, rooms),
+            Blocker::CatchUp => !self.is_catching_up(),
+        }
     }
 
     pub(crate) fn is_met(&self, requirement: &Requirement, rooms: &dyn Rooms) -> bool {
@@ -210,7 +218,10 @@ impl Exchange {
         ctx: &mut Context<'_>,
     ) -> Result<bool, Error> {
         if let Some(missing) = attributes.requires.iter().find(|r| !self.is_met(r, ctx.rooms)) {
-            return Ok(self.wait(cause.lane, missing.clone()));
+            return Ok(self.wait(cause.lane, Blocker::Missing(missing.clone())));
+        }
+        if attributes.kind == REFUSAL && self.is_catching_up() {
+            return Ok(self.wait(cause.lane, Blocker::CatchUp));
         }
         if attributes.kind == BULK_PART {
             return self.take_part(cause, attributes, payload, place, ctx).map(|()| true);
@@ -226,7 +237,7 @@ impl Exchange {
         }
         let (room, effect, messages) = match self.decide(&delivery, ctx) {
             Some((room, Decision::Apply { effect, messages })) => (room, effect, messages),
-            Some((_, Decision::Wait(requirement))) => return Ok(self.wait(cause.lane, requirement)),
+            Some((_, Decision::Wait(requirement))) => return Ok(self.wait(cause.lane, Blocker::Missing(requirement))),
             Some((_, Decision::Refuse(refusal))) => {
                 return self.refuse((cause, place.0), attributes, refusal, ctx).map(|()| true);
             }
@@ -294,9 +305,9 @@ impl Exchange {
         }
     }
 
-    fn wait(&mut self, lane: Lane, requirement: Requirement) -> bool {
+    fn wait(&mut self, lane: Lane, blocker: Blocker) -> bool {
         if let Some(inbound) = self.inbound.get_mut(&lane) {
-            inbound.blocked = Some(requirement);
+            inbound.blocked = Some(blocker);
         }
         false
     }

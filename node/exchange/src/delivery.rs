@@ -328,7 +328,7 @@ impl Exchange {
     /// The end of what follows a place of one of our lanes and is on the shelf no more: nobody can give it back.
     pub(crate) fn gone_after(&self, lane: &Lane, have: Key) -> Option<LanePosition> {
         let first = self.shelf.get(lane).and_then(|s| s.range((Bound::Excluded(have), Bound::Unbounded)).next());
-        let until = first.map_or_else(|| self.end_of(lane), |(_, held)| held.previous);
+        let until = first.map_or_else(|| self.end_of(lane), |(_, held)| held.follows());
         (have < until.key()).then_some(until)
     }
 }

@@ -25,9 +25,11 @@ use jincai_crypto::{BatchView, Directory, Entropy, KeyRing};
 use jincai_journal::Log;
 use jincai_policies::{LinkLimits, LinkPolicy};
 use jincai_types::{
-    AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Mutation, Priority, RecordNumber, mutated,
+    AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Mutation, Priority, RecordNumber, Requirement,
+    mutated,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 
 /// Dead letters shown to operators; older ones stay in the journal.
 const DEAD_LETTERS: usize = 10_000;
@@ -103,7 +105,25 @@ pub(crate) struct Inbound {
     /// Refused messages so far.
     pub(crate) refusals: u64,
     /// What the first waiting message waits for.
-    pub(crate) blocked: Option<jincai_types::Requirement>,
+    pub(crate) blocked: Option<Blocker>,
+}
+
+/// What a lane may wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Blocker {
+    /// What its first message needs.
+    Missing(Requirement),
+    /// That this node has caught up: until then it may not know of its own message that is spoken of.
+    CatchUp,
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(requirement) => requirement.fmt(f),
+            Self::CatchUp => f.write_str("this node to catch up with its neighbours"),
+        }
+    }
 }
 
 /// See the module's head.
@@ -251,7 +271,7 @@ impl Exchange {
         // In a kept epoch too: slots are numbered by records, and what this run says comes behind what the last one said.
         ctx.out.record(kind::EPOCH, record::to_body(&self.epoch));
         if opening == Opening::Restored {
-            let restored = Restored { epoch: self.epoch, done: false };
+            let restored = Restored { epoch: self.epoch, done: false, first: self.epoch };
             self.catch_up.restored = Some(restored);
             ctx.out.record(kind::RESTORED, record::to_body(&restored));
         } else if let Some(restored) = self.catch_up.restored.as_mut().filter(|restored| !restored.done) {
@@ -346,8 +366,8 @@ impl Exchange {
     /// Seals what was submitted. The shell calls it once per drained queue of events, so that messages that arrive
     /// together share a batch, a signature and a commit.
     pub fn flush(&mut self, ctx: &mut Context<'_>) -> Result<(), Error> {
-        let parties = (self.me, &self.directory);
-        let sealed = self.outbox.seal(parties, self.epoch, &self.keys, self.entropy.as_mut(), ctx.now)?;
+        let (parties, epochs) = ((self.me, &self.directory), (self.epoch, self.since()));
+        let sealed = self.outbox.seal(parties, epochs, &self.keys, self.entropy.as_mut(), ctx.now)?;
         for batch in sealed {
             let record = ctx.out.record(kind::BATCH, record::batch_record(None, ctx.now, &batch.bytes));
             let (previous, bytes) = (batch.previous, batch.bytes.len() as u64);

@@ -51,7 +51,12 @@ impl Held {
     /// What a neighbour must hold to take it: what came before it at this hop, and never less than what its origin signed
     /// as that. A neighbour's word that less came before it is not believed.
     pub(crate) fn needs(&self) -> Key {
-        self.after.key().max(self.previous.key())
+        self.follows().key()
+    }
+
+    /// The end of what a neighbour must hold to take it.
+    pub(crate) fn follows(&self) -> LanePosition {
+        if self.after.key() > self.previous.key() { self.after } else { self.previous }
     }
 
     /// To send it on its own, without regard to what else is held.

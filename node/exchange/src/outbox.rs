@@ -19,9 +19,23 @@ const BATCH_OVERHEAD: usize = 8 << 10;
 #[derive(Debug, Default)]
 struct OutLane {
     position: LanePosition,
-    /// Where the lane ended before the epoch of `position`.
+    /// Where the lane ended before this node began to sign on it anew (see [`Exchange::since`](crate::Exchange)).
     before: LanePosition,
     pending: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl OutLane {
+    /// Goes on behind what is signed now.
+    fn sign(&mut self, (previous, end): (LanePosition, LanePosition), since: Epoch) {
+        if self.position.epoch < since && end.epoch >= since {
+            self.before = previous;
+        }
+        self.position = end;
+    }
+
+    fn remembered(&self, since: Epoch) -> LanePosition {
+        if self.position.epoch >= since { self.before } else { self.position }
+    }
 }
 
 /// A batch that was just sealed.
@@ -87,30 +101,25 @@ impl Outbox {
     }
 
     /// Our own batch in the journal: the lane goes on behind it.
-    pub(crate) fn restore(&mut self, lane: Lane, previous: LanePosition, end: LanePosition) {
-        let state = self.lanes.entry(lane).or_default();
-        if end.epoch != state.position.epoch {
-            state.before = previous;
-        }
-        state.position = end;
+    pub(crate) fn restore(&mut self, lane: Lane, ends: (LanePosition, LanePosition), since: Epoch) {
+        self.lanes.entry(lane).or_default().sign(ends, since);
     }
 
     /// Goes on behind a batch that was taken back and follows the lane's end.
-    pub(crate) fn adopt(&mut self, lane: Lane, end: LanePosition) {
+    pub(crate) fn adopt(&mut self, lane: Lane, end: LanePosition, since: Epoch) {
         let state = self.lanes.entry(lane).or_default();
-        if end.epoch != state.position.epoch {
-            state.before = state.position;
+        if state.remembered(since) == state.position {
+            state.before = end;
         }
         state.position = end;
     }
 
-    /// Where a lane ended before `epoch`, as far as this node remembers.
-    pub(crate) fn remembered(&self, lane: &Lane, epoch: Epoch) -> LanePosition {
-        let Some(state) = self.lanes.get(lane) else { return LanePosition::START };
-        if state.position.epoch == epoch { state.before } else { state.position }
+    /// Where a lane ended before this node began to sign on it anew, as far as it remembers.
+    pub(crate) fn remembered(&self, lane: &Lane, since: Epoch) -> LanePosition {
+        self.lanes.get(lane).map_or(LanePosition::START, |state| state.remembered(since))
     }
 
-    /// What a snapshot keeps: each lane's end, and its end before that epoch.
+    /// What a snapshot keeps: each lane's end, and its end before this node began to sign on it anew.
     pub(crate) fn save(&self) -> Vec<(Lane, LanePosition, LanePosition)> {
         self.lanes.iter().map(|(lane, l)| (*lane, l.position, l.before)).collect()
     }
@@ -136,7 +145,7 @@ impl Outbox {
     pub(crate) fn seal(
         &mut self,
         (me, directory): (AuthorityId, &Directory),
-        epoch: Epoch,
+        (epoch, since): (Epoch, Epoch),
         keys: &KeyRing,
         entropy: &mut dyn Entropy,
         now: Millis,
@@ -164,10 +173,7 @@ impl Outbox {
                         now,
                     };
                     let (bytes, end) = seal(&input, keys, entropy)?;
-                    if end.epoch != previous.epoch {
-                        state.before = previous;
-                    }
-                    state.position = end;
+                    state.sign((previous, end), since);
                     let chunks = may_hold_chunks(lane) && rest.iter().all(|(attributes, _)| is_chunk(attributes));
                     out.push(Sealed { lane: *lane, previous, end, bytes, chunks });
                     rest = later;

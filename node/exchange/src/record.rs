@@ -268,12 +268,15 @@ pub struct Replayed {
 /// This node was set back to an older state, and whether its neighbours have helped it to catch up since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Restored {
-    /// The epoch that was opened then.
+    /// The newest epoch that was opened since; what was signed in an older one says nothing of what is here.
     #[n(0)]
     pub epoch: Epoch,
     /// Whether it has caught up with its neighbours.
     #[n(1)]
     pub done: bool,
+    /// The epoch that was opened then: every start until it has caught up opens another one.
+    #[n(2)]
+    pub first: Epoch,
 }
 
 /// Messages that were lost for good: a lane goes on behind them.

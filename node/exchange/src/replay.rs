@@ -85,7 +85,7 @@ impl Exchange {
         let time = record::batch_time(body);
         self.provenance.took(lane, &held, from, time, self.policy.provenance_batches);
         if from.is_none() && !mutated(Mutation::ReuseSequences) {
-            self.outbox.restore(lane, held.previous, held.end);
+            self.outbox.restore(lane, (held.previous, held.end), self.since());
         } else if from.is_some() {
             let chain = self.chains.entry(lane).or_default();
             chain.raise_to(statement.previous);

@@ -17,7 +17,7 @@ use crate::record::{self, Cause, DeadLetter, Restored, kind};
 use crate::{Error, Frame, Refusal};
 use jincai_crypto::{BatchView, Verified, sha256};
 use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 /// A higher number of an epoch is nobody's clock (the year 287396), and is not followed.
@@ -42,8 +42,8 @@ pub(crate) struct CatchUp {
     /// Neighbours that have said what they hold, and the epoch in which they were heard then: one that was set back since
     /// may hold again what it had handed on.
     answered: BTreeMap<AuthorityId, Epoch>,
-    /// What they hold beyond what is here, each up to where.
-    expected: BTreeMap<(AuthorityId, Lane), LanePosition>,
+    /// Ends of batches that they hold beyond what is here.
+    expected: BTreeMap<(AuthorityId, Lane, Key), LanePosition>,
     asked: Millis,
     /// When this run began.
     pub(crate) since: Millis,
@@ -61,6 +61,13 @@ impl CatchUp {
     /// Entries that only this run knows.
     pub(crate) fn remembered(&self) -> usize {
         self.answered.len() + self.expected.len()
+    }
+
+    /// A neighbour holds a batch with this end, and gives it back.
+    fn expect(&mut self, peer: AuthorityId, lane: Lane, end: LanePosition) {
+        if self.is_under_way() && self.expected.len() < EXPECTED {
+            self.expected.insert((peer, lane, end.key()), end);
+        }
     }
 
     /// Whether this node has not caught up, or a neighbour has not said yet what it holds in this epoch of its. It may be away
@@ -158,27 +165,22 @@ impl Exchange {
         if let Some(link) = self.links.get_mut(&peer) {
             link.keep(kept);
         }
-        let mut ends: BTreeMap<Lane, LanePosition> = BTreeMap::new();
-        let mut note = |lane: &Lane, end: LanePosition| {
-            let known = ends.entry(*lane).or_default();
-            if end.key() > known.key() {
-                *known = end;
-            }
-        };
         let concerns = |lane: &Lane, held: &Held| match lane.origin == peer {
             true => own(lane, held),
             false => self.directory.tree().holds_for(lane.destination, peer),
         };
+        let mut ends: BTreeMap<(Lane, Key), (LanePosition, LanePosition)> = BTreeMap::new();
         let custody = self.links.values().flat_map(|l| l.holdings());
-        for (lane, held) in custody.filter(|(lane, held)| concerns(lane, held)) {
-            note(lane, held.end);
+        let shelves = self.shelf.iter().flat_map(|(lane, shelf)| shelf.values().map(move |held| (lane, held)));
+        for (lane, held) in custody.chain(shelves).filter(|(lane, held)| concerns(lane, held)) {
+            ends.insert((*lane, held.end.key()), (held.previous, held.end));
         }
-        for (lane, shelf) in &self.shelf {
-            if let Some(last) = shelf.values().rev().find(|held| concerns(lane, held)) {
-                note(lane, last.end);
-            }
-        }
-        let ends: Vec<(Lane, LanePosition)> = ends.into_iter().collect();
+        // What follows directly on a lane of others stands for what comes before it; of its own, what it has signed since it
+        // was set back does not follow what it signed before, and must not hide that.
+        let followed: BTreeSet<(Lane, Key)> =
+            ends.iter().map(|((lane, _), (previous, _))| (*lane, previous.key())).collect();
+        let last = ends.into_iter().filter(|(at, _)| !followed.contains(at));
+        let ends: Vec<(Lane, LanePosition)> = last.map(|((lane, _), (_, end))| (lane, end)).collect();
         let mut chunks = ends.chunks(ENDS).peekable();
         loop {
             let lanes = chunks.next().unwrap_or_default().to_vec();
@@ -206,9 +208,7 @@ impl Exchange {
             // Of an origin without a card nothing could be verified.
             let known = self.directory.tree().contains(lane.origin);
             if known && self.concerns_us(&lane) && !self.is_here(&lane, &end) {
-                if self.catch_up.is_under_way() && self.catch_up.expected.len() < EXPECTED {
-                    self.catch_up.expected.insert((peer, lane), end);
-                }
+                self.catch_up.expect(peer, lane, end);
                 let have = self.have(&lane);
                 self.ask(peer, lane, have, ctx);
             }
@@ -247,9 +247,7 @@ impl Exchange {
         if self.on_shelf(&lane, &after) || after.key() <= have.key() {
             return;
         }
-        if self.catch_up.is_under_way() && self.catch_up.expected.len() < EXPECTED {
-            self.catch_up.expected.insert((peer, lane), after);
-        }
+        self.catch_up.expect(peer, lane, after);
         self.ask(peer, lane, have, ctx);
     }
 
@@ -257,11 +255,17 @@ impl Exchange {
         lane.origin == self.me || self.directory.tree().holds_for(lane.destination, self.me)
     }
 
-    /// How far a lane is here: of others' lanes what is held, of our own what was sealed before this epoch. (Below this
-    /// epoch's batches something of an older one may be missing.)
+    /// The epoch from which on what this node has signed says nothing of what it may have signed before: this run's, or the
+    /// first one since it was set back, until it has caught up.
+    pub(crate) fn since(&self) -> Epoch {
+        self.catch_up.restored.filter(|restored| !restored.done).map_or(self.epoch, |restored| restored.first)
+    }
+
+    /// How far a lane is here: of others' lanes what is held, of our own what was sealed before [`Self::since`]. (Below the
+    /// batches since then something older may be missing.)
     pub(crate) fn have(&self, lane: &Lane) -> LanePosition {
         if lane.origin == self.me {
-            return self.outbox.remembered(lane, self.epoch);
+            return self.outbox.remembered(lane, self.since());
         }
         self.chains.get(lane).map(crate::chain::Chain::position).unwrap_or_default()
     }
@@ -279,13 +283,13 @@ impl Exchange {
     /// came before, and whoever goes on without would make another one of the same number. Then a person decides.
     fn must_be_whole(&self, lane: &Lane) -> bool {
         let binds = matches!(lane.destination, Destination::Below(_) | Destination::Superiors(_));
-        binds && self.outbox.position(lane).epoch < self.epoch
+        binds && self.outbox.position(lane) == self.have(lane)
     }
 
     /// Whether everything of this node's own lanes that neighbours hold is here. Two nodes that were set back together wait for
     /// each other's lanes: whoever knows all of its own may say what of them is lost.
     fn knows_own_lanes(&self, now: Millis) -> bool {
-        let open = |((_, lane), end): (&(AuthorityId, Lane), &LanePosition)| {
+        let open = |((_, lane, _), end): (&(AuthorityId, Lane, Key), &LanePosition)| {
             lane.origin == self.me && !self.is_here(lane, end)
         };
         !self.is_catching_up() || (self.all_answered(now) && !self.catch_up.expected.iter().any(open))
@@ -307,9 +311,10 @@ impl Exchange {
             return;
         }
         let expected = std::mem::take(&mut self.catch_up.expected);
-        let open = expected.into_iter().filter(|((_, lane), end)| !self.is_here(lane, end));
+        let open = expected.into_iter().filter(|((_, lane, _), end)| !self.is_here(lane, end));
         self.catch_up.expected = open.collect();
-        if self.all_answered(ctx.now) && self.catch_up.expected.is_empty() {
+        // What the rooms have to do then needs room on the disk.
+        if self.all_answered(ctx.now) && self.catch_up.expected.is_empty() && !self.is_full() {
             self.stop_catching_up(ctx);
             ctx.out.notice(false, "JC-1215", "this node was set back and has caught up with its neighbours".into());
         } else if ctx.now < self.catch_up.asked || ctx.now >= self.catch_up.asked + self.policy.retry_ms * ASK_AGAIN {
@@ -332,12 +337,12 @@ impl Exchange {
             return None;
         }
         let answered = self.all_answered(now.max(self.settled_at()));
-        let here = self.catch_up.expected.iter().all(|((_, lane), end)| self.is_here(lane, end));
+        let here = self.catch_up.expected.iter().all(|((_, lane, _), end)| self.is_here(lane, end));
         let again = self.catch_up.asked + self.policy.retry_ms * ASK_AGAIN;
         if now < self.catch_up.asked {
             return Some(now);
         }
-        Some(if answered && here { again.min(self.settled_at()).max(now) } else { again })
+        Some(if answered && here && !self.is_full() { again.min(self.settled_at()).max(now) } else { again })
     }
 
     /// Another node says that it was set back, in the epoch that it opened then.
@@ -385,9 +390,10 @@ impl Exchange {
             return Ok(());
         }
         self.miss(peer, lane, after, ctx);
-        if self.catch_up.expected.get(&(peer, lane)) == Some(&end) && !self.must_be_whole(&lane) {
+        let expected = (peer, lane, end.key());
+        if self.catch_up.expected.get(&expected) == Some(&end) && !self.must_be_whole(&lane) {
             // It names those before it that this neighbour still holds.
-            self.catch_up.expected.remove(&(peer, lane));
+            self.catch_up.expected.remove(&expected);
         }
         if self.on_shelf(&lane, &end) || self.is_here(&lane, &end) {
             self.counters.duplicates_dropped += 1;
@@ -454,7 +460,7 @@ impl Exchange {
             else {
                 return;
             };
-            self.outbox.adopt(lane, next.end);
+            self.outbox.adopt(lane, next.end, self.since());
         }
     }
 

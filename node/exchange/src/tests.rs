@@ -87,7 +87,12 @@ fn enrolled(entropy: &mut SeededEntropy) -> (Directory, [KeyRing; 3]) {
 }
 
 /// A batch of one message behind `previous`, sealed by the lane's origin for one reader.
-fn sealed(lane: Lane, reader: AuthorityId, previous: LanePosition, id: &str) -> (Vec<u8>, LanePosition) {
+fn sealed(
+    lane: Lane,
+    reader: AuthorityId,
+    previous: LanePosition,
+    (kind, id): (&str, &str),
+) -> (Vec<u8>, LanePosition) {
     let mut entropy = SeededEntropy::new(7);
     let (directory, [ministry, province, county]) = enrolled(&mut entropy);
     let keys = match lane.origin {
@@ -95,8 +100,8 @@ fn sealed(lane: Lane, reader: AuthorityId, previous: LanePosition, id: &str) -> 
         origin if origin == authority(PROVINCE) => province,
         _ => county,
     };
-    let (source, kind) = (lane.origin.to_string(), "desk".into());
-    let attributes = Attributes { id: id.into(), source, kind, ..Attributes::default() };
+    let source = lane.origin.to_string();
+    let attributes = Attributes { id: id.into(), source, kind: kind.into(), ..Attributes::default() };
     let card = directory.card(reader).expect("enrolled");
     let recipients = [Recipient { authority: reader, key: card.encryption() }];
     let (epoch, first) = (Epoch { number: NOW, salt: 5 }, previous.sequence + 1);

@@ -219,7 +219,7 @@ impl Exchange {
             report.state = MessageState::Applied;
         } else if key <= held.key() || place.lane.origin == self.me {
             report.state = MessageState::Waiting;
-            report.reason = inbound.blocked.as_ref().map(|missing| format!("waits for {missing}"));
+            report.reason = inbound.blocked.as_ref().map(|blocker| format!("waits for {blocker}"));
         }
     }
 

@@ -27,7 +27,7 @@ impl Exchange {
         let waits_for_us = |lane: &Lane| {
             let blocked = self.inbound.get(lane).map(|inbound| &inbound.blocked);
             let waits =
-                blocked.is_some_and(|blocked| blocked.as_ref().is_none_or(|missing| self.is_met(missing, rooms)));
+                blocked.is_some_and(|blocked| blocked.as_ref().is_none_or(|blocker| self.is_over(blocker, rooms)));
             waits && !self.is_paused(lane)
         };
         !self.receipts_due.is_empty() || self.grants.has_work() || self.waiting.iter().any(waits_for_us)

@@ -81,7 +81,7 @@ pub(super) struct Node {
     pub(super) exchange: Exchange,
     out: Output,
     book: Book,
-    desk: Desk,
+    pub(super) desk: Desk,
     pub(super) now: Millis,
 }
 
@@ -291,7 +291,7 @@ fn messages_that_are_given_up_leave_custody_and_the_lane_goes_on() {
 fn batch(previous: LanePosition, id: &str) -> (Vec<u8>, LanePosition) {
     let to = authority(PROVINCE);
     let lane = Lane { origin: authority(COUNTY), destination: Destination::Authority(to), class: Priority::Record };
-    let (bytes, end) = sealed(lane, to, previous, id);
+    let (bytes, end) = sealed(lane, to, previous, ("desk", id));
     (Frame::batch_bytes(&HopOrder { floor: previous, after: previous }, &bytes), end)
 }
 

@@ -2,7 +2,8 @@
 
 use super::{COUNTY, NOW, Node, PROVINCE, authority, operators, sealed};
 use crate::held::Held;
-use crate::{Context, Exchange, Frame, HopOrder, LinkKind, Opening};
+use crate::outbox::Outbox;
+use crate::{Context, Exchange, Frame, HopOrder, LinkKind, Opening, REFUSAL};
 use jincai_policies::LinkPolicy;
 use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Level, Priority};
 
@@ -92,7 +93,7 @@ fn waits_behind_a_hole(destination: Destination) -> bool {
     let (county, epoch) = (authority(COUNTY), Epoch { number: NOW, salt: 3 });
     let lane = Lane { origin: authority(PROVINCE), destination, class: Priority::Record };
     let before = LanePosition { epoch: Epoch { number: NOW, salt: 5 }, sequence: 1, digest: Digest([1; 32]) };
-    let (bytes, end) = sealed(lane, county, before, "m");
+    let (bytes, end) = sealed(lane, county, before, ("desk", "m"));
     let batch = Frame::batch_bytes(&HopOrder { floor: before, after: LanePosition::START }, &bytes);
     let hello =
         Frame::Hello { low: 1, high: 1, authority: county, epoch, heard: true, known: before.epoch, restored: false };
@@ -141,4 +142,75 @@ fn neighbours_are_told_that_an_operator_has_stopped_the_waiting() {
     });
     let hello = told.iter().map(|frame| Frame::from_bytes(frame).expect("a frame"));
     assert!(hello.into_iter().any(|frame| matches!(frame, Frame::Hello { restored: false, .. })));
+}
+
+/// A restored node that lost power before it had caught up took what it had signed meanwhile, in an epoch that was over by then,
+/// for all that there was of the lane; and so did its neighbour.
+#[test]
+fn what_was_signed_since_a_restore_hides_nothing_that_was_signed_before() {
+    let at =
+        |epoch, sequence| LanePosition { epoch: Epoch { number: epoch, salt: 1 }, sequence, ..LanePosition::START };
+    let mut node = Node::new(Opening::Unclean);
+    let (lane, lost) = own(3);
+    let since = Held { record: 4, previous: own(1).1.end, end: at(6, 1), after: lost.end, ..lost };
+    let above = node.exchange.links.get_mut(&AuthorityId::MINISTRY).expect("a neighbour");
+    [own(2).1, lost, since].into_iter().for_each(|held| above.hold(lane, held, 0));
+    assert_eq!(ends(&mut node), [(lane, lost.end), (lane, since.end)]);
+
+    let mut outbox = Outbox::default();
+    let (restored, caught_up) = (Epoch { number: 6, salt: 1 }, Epoch { number: 8, salt: 1 });
+    outbox.restore(lane, (LanePosition::START, at(5, 1)), at(5, 0).epoch);
+    outbox.restore(lane, (at(5, 1), at(6, 1)), restored);
+    outbox.restore(lane, (at(6, 1), at(7, 1)), restored);
+    assert_eq!(outbox.remembered(&lane, restored), at(5, 1));
+    assert_eq!(outbox.remembered(&lane, caught_up), at(7, 1));
+}
+
+/// The first batch that is left names less before itself than came before it: a destination that was set back as well waited for
+/// ever for what was in between.
+#[test]
+fn what_was_lost_before_a_new_epoch_is_named() {
+    let mut node = Node::new(Opening::Unclean);
+    let (lane, lost) = own(4);
+    let end = LanePosition { epoch: Epoch { number: 6, salt: 1 }, ..lost.end };
+    let held = Held { previous: LanePosition::START, end, after: lost.end, ..lost };
+    node.exchange.shelf.entry(lane).or_default().insert(end.key(), held);
+    assert_eq!(node.exchange.gone_after(&lane, LanePosition::START.key()), Some(lost.end));
+}
+
+/// What rooms do at its end was refused on a full disk, and never done.
+#[test]
+fn catching_up_ends_when_there_is_room_on_the_disk() {
+    let mut node = Node::new(Opening::Restored);
+    node.with(|exchange, ctx| exchange.set_full(true, ctx));
+    node.now += LinkPolicy::default().retry_ms * 5;
+    for full in [true, false] {
+        node.with(|exchange, ctx| exchange.set_full(full, ctx));
+        for peer in [AuthorityId::MINISTRY, authority(COUNTY)] {
+            node.hear(peer, &Frame::Ends { lanes: Vec::new(), more: false }).expect("is taken");
+        }
+        node.ticks(AuthorityId::MINISTRY);
+        assert_eq!(node.exchange.is_catching_up(), full);
+    }
+}
+
+/// It came before what it is about was given back, and meant nothing: a source never learned that its batch was refused.
+#[test]
+fn a_refusal_waits_until_its_message_may_be_known() {
+    let (mut node, province) = (operators::Node::opened(Opening::Restored), authority(PROVINCE));
+    let destination = Destination::Authority(province);
+    let lane = Lane { origin: AuthorityId::MINISTRY, destination, class: Priority::Control };
+    let (bytes, _) = sealed(lane, province, LanePosition::START, (REFUSAL, "refusal"));
+    let batch = Frame::batch_bytes(&HopOrder::default(), &bytes);
+    node.desk.open = true;
+    node.with(|exchange, ctx| exchange.frame(AuthorityId::MINISTRY, &batch, ctx).expect("is taken"));
+    node.with(|exchange, ctx| exchange.tick(ctx).expect("ticks"));
+    assert!(node.desk.applied.is_empty());
+    let waits = node.exchange.inbound().pop().and_then(|report| report.blocked).expect("it waits");
+    assert!(waits.contains("catch up"), "{waits}");
+    node.with(|exchange, ctx| {
+        exchange.stop_catching_up(ctx);
+        exchange.tick(ctx).expect("ticks");
+    });
+    assert_eq!(node.desk.applied, ["refusal"]);
 }

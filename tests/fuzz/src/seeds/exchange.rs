@@ -94,7 +94,7 @@ fn records() -> Vec<Seed> {
         ("cleared", to_body(&cleared)),
         ("delivered", to_body(&Delivered { issuer: county, epoch: EPOCH, receipt: receipt() })),
         ("gone", to_body(&gone)),
-        ("restored", to_body(&Restored { epoch: EPOCH, done: true })),
+        ("restored", to_body(&Restored { epoch: EPOCH, done: true, first: EPOCH })),
         ("epoch", to_body(&EPOCH)),
         ("cards", to_body(&world().chain)),
         ("own-batch", batch_record(None, 7, b"batch")),
