@@ -11,6 +11,7 @@
 mod crypto;
 mod dictionary;
 mod exchange;
+mod files;
 mod journal;
 pub mod mutate;
 mod node;
@@ -67,6 +68,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rows", storage::rows),
     ("wire_rows", storage::wire_rows),
     ("collected", storage::collected),
+    ("transfer", files::transfer),
     ("journal", journal::journal),
     ("carry", journal::carry),
     ("mailbox", wires::mailbox),

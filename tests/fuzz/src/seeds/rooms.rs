@@ -2,6 +2,7 @@
 
 use super::{Seed, accepted, refused};
 use crate::dictionary::{CODES, LINE, day, part};
+use crate::files::story;
 use crate::read::piece;
 use crate::storage::{Batch, payments, summed};
 use crate::world::world;
@@ -35,6 +36,21 @@ pub(super) fn seeds() -> Vec<Seed> {
     seeds.extend(snapshots());
     seeds.extend(rows());
     seeds.extend(collected());
+    seeds.extend(transfers());
+    seeds
+}
+
+fn transfers() -> Vec<Seed> {
+    let place = |at: usize| u8::try_from(at).expect("a few");
+    let all = story().iter().enumerate();
+    let mut seeds: Vec<Seed> = all
+        .map(|(at, moment)| accepted("transfer", moment.name, [&[place(at)], &moment.payload[..]].concat()))
+        .collect();
+    let beyond = story().iter().position(|moment| moment.name == "want-chunk").expect("it is asked for");
+    let mut want = [&[place(beyond)], &story()[beyond].payload[..]].concat();
+    // The last byte is the end of its one span.
+    *want.last_mut().expect("it is not empty") += 1;
+    seeds.push(refused("transfer", "want-beyond", want));
     seeds
 }
 
