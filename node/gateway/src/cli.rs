@@ -679,7 +679,7 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
-    /// Control messages on a narrow line, alone and beside bulk data that fills it.
+    /// Control messages on a narrow line, alone and beside a file that fills it.
     Priorities {
         /// Megabits a second.
         #[arg(long, default_value_t = 100)]
@@ -690,6 +690,9 @@ pub(crate) enum Bench {
         /// Control messages in each of both measurements.
         #[arg(long, default_value_t = 300)]
         messages: u64,
+        /// Bytes of the file.
+        #[arg(long, default_value_t = 2_000_000_000)]
+        bytes: u64,
         /// Print JSON.
         #[arg(long)]
         json: bool,

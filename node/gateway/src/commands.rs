@@ -100,7 +100,9 @@ fn measure(bench: Bench) -> Result<(), Error> {
         Bench::Bulk { bytes, dir, json } => bench::bulk(bytes, dir.as_deref(), json),
         Bench::Idle { settle, seconds, json } => bench::idle(settle, seconds, json),
         Bench::Links { links, messages, json } => bench::links(&links, messages, json),
-        Bench::Priorities { mbits, rtt, messages, json } => bench::priorities(mbits, rtt, messages, json),
+        Bench::Priorities { mbits, rtt, messages, bytes, json } => {
+            bench::priorities((mbits, rtt), messages, bytes, json)
+        }
         Bench::Queue { messages, dir, json } => bench::queue(messages, dir.as_deref(), json),
     }
 }

@@ -100,7 +100,7 @@ fn transfer(from: &DemoNode, to: &DemoNode, path: &Path) -> Result<std::time::In
 }
 
 /// Random bytes, durable, so that nothing of them is left to be written while the clock runs.
-fn write_random(path: &Path, bytes: u64, seed: u64) -> Result<(), Error> {
+pub(super) fn write_random(path: &Path, bytes: u64, seed: u64) -> Result<(), Error> {
     let mut entropy = SeededEntropy::new(seed);
     let mut file = File::create(path).map_err(system("the file to send"))?;
     let (mut left, mut piece) = (bytes, vec![0; 1 << 20]);

@@ -1,38 +1,38 @@
-//! `jincai bench priorities`: how long a control message takes on a narrow line, with nothing else under way and beside bulk data
+//! `jincai bench priorities`: how long a control message takes on a narrow line, with nothing else under way and beside a file
 //! that fills it.
 //!
 //! The sender runs in this process, the receiver in another one, the line of [`super::line`] between them. A message's time runs
 //! from its submission here until this node hears that it is durable there: one way of the line and back.
 
+use super::bulk::write_random;
 use super::line::{Line, Shape};
 use super::{gone, percentile};
 use crate::clock;
 use crate::config::Config;
 use crate::demo::nodes::prepare;
 use crate::error::Error;
+use crate::file;
 use crate::output::{progress, progress_done, show};
 use crate::run::{self, Running};
 use jincai_core::Core;
+use jincai_journal::Log;
 use jincai_types::{AuthorityId, Destination, Lane, Priority};
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// A chunk of bulk data: what fits a batch.
-const CHUNK: usize = 512 << 10;
-/// Chunks that are handed over at once, and bytes that wait at most: what a file's receiver asks for ahead.
-const CLIENTS: u64 = 2;
-const AHEAD: u64 = 32 << 20;
 /// Between two control messages.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long bulk data flows before the second measurement.
+/// How long the file flows before the second measurement.
 const FILL: Duration = Duration::from_secs(8);
 
 /// Measures and prints.
-pub(crate) fn priorities(mbits: u64, rtt: u64, messages: u64, json: bool) -> Result<(), Error> {
-    if !(1..=10_000).contains(&mbits) || rtt > 10_000 || !(1..=100_000).contains(&messages) {
-        let wanted = "bench priorities: --mbits from 1 to 10000, --rtt up to 10000 and --messages from 1 to 100000";
+pub(crate) fn priorities((mbits, rtt): (u64, u64), messages: u64, bytes: u64, json: bool) -> Result<(), Error> {
+    let wide = (1..=10_000).contains(&mbits) && rtt <= 10_000;
+    if !(wide && (1..=100_000).contains(&messages) && (1..=1 << 40).contains(&bytes)) {
+        let wanted = "bench priorities: --mbits from 1 to 10000, --rtt up to 10000, --messages from 1 to 100000, --bytes from 1 \
+                      to 1099511627776";
         return Err(Error::Check(wanted.into()));
     }
     let directory = tempfile::tempdir().map_err(|source| Error::System { what: "a temporary directory", source })?;
@@ -45,17 +45,21 @@ pub(crate) fn priorities(mbits: u64, rtt: u64, messages: u64, json: bool) -> Res
     let line = Line::between(&below, Some(shape))?;
     below.start()?;
     let config = Config::load(&above.file)?;
-    let measured = run::runtime()?.block_on(measure(&config, below.authority, messages, &line))?;
+    let path = directory.path().join("file");
+    write_random(&path, bytes, 1)?;
+    let to = below.authority.to_string();
+    let file = move || file::send(&above.client, &path, &to, (None, None)).map(drop);
+    let measured = run::runtime()?.block_on(measure(&config, below.authority, messages, (&line, file)))?;
     below.stop()?;
     let (mut alone, mut beside, carried) = measured;
     alone.sort_unstable();
     beside.sort_unstable();
     let (p50, loaded) = (percentile(&alone, 0.5), percentile(&beside, 0.5));
     let value = json!({
-        "mbits": mbits, "rtt_ms": rtt, "queue_ms": shape.buffer.as_millis(), "messages": messages,
+        "mbits": mbits, "rtt_ms": rtt, "queue_ms": shape.buffer.as_millis(), "messages": messages, "file_bytes": bytes,
         "alone_p50_ms": p50, "alone_p99_ms": percentile(&alone, 0.99),
-        "beside_bulk_p50_ms": loaded, "beside_bulk_p99_ms": percentile(&beside, 0.99), "p50_ratio": loaded / p50,
-        "line_mbits_beside_bulk": carried,
+        "beside_file_p50_ms": loaded, "beside_file_p99_ms": percentile(&beside, 0.99), "p50_ratio": loaded / p50,
+        "line_mbits_beside_file": carried,
     });
     show(&value, json);
     Ok(())
@@ -63,40 +67,32 @@ pub(crate) fn priorities(mbits: u64, rtt: u64, messages: u64, json: bool) -> Res
 
 type Latencies = (Vec<Duration>, Vec<Duration>, f64);
 
-async fn measure(config: &Config, to: AuthorityId, messages: u64, line: &Line) -> Result<Latencies, Error> {
+async fn measure(
+    config: &Config,
+    to: AuthorityId,
+    messages: u64,
+    (line, file): (&Line, impl FnOnce() -> Result<(), Error> + Send + 'static),
+) -> Result<Latencies, Error> {
     let running = run::start(config).await?;
     super::relay::ready(&running, to).await?;
     let control = Control::watch(&running, config.authority, to).await;
     let alone = control.send(&running, messages, "with nothing beside").await?;
-    let mut bulk = tokio::task::JoinSet::new();
-    for client in 0..CLIENTS {
-        bulk.spawn(flood(running.node.clone(), to, client));
-    }
+    tokio::task::spawn_blocking(file).await.map_err(|_| gone())??;
     tokio::time::sleep(FILL).await;
     let (bytes, begun) = (line.bytes(), clock::instant());
-    let beside = control.send(&running, messages, "beside bulk data").await?;
+    let beside = control.send(&running, messages, "beside the file").await?;
     let carried = (line.bytes() - bytes) as f64 * 8.0 / begun.elapsed().as_secs_f64() / 1e6;
-    bulk.shutdown().await;
+    if !under_way(&running).await? {
+        return Err(Error::Check("bench priorities: the file was there too soon; give it more --bytes".into()));
+    }
     running.until(std::future::ready(())).await?;
     Ok((alone, beside, carried))
 }
 
-/// Hands over chunk after chunk; what there is no room for waits.
-async fn flood(node: jincai_console::Node, to: AuthorityId, client: u64) {
-    for number in 0.. {
-        let sent = node.call(move |core, now, _| {
-            let links = core.exchange().links();
-            let names = (format!("bulk-{client}-{number}"), String::new());
-            let waiting = links.iter().find(|link| link.peer == to).map_or(0, |link| link.bytes);
-            waiting < AHEAD
-                && core.submit_note(now, Destination::Authority(to), Priority::Bulk, names, vec![7; CHUNK]).is_ok()
-        });
-        match sent.await {
-            Ok(true) => {}
-            Ok(false) => tokio::time::sleep(Duration::from_millis(20)).await,
-            Err(_) => return,
-        }
-    }
+/// Whether the file is whole at the node in this process and not yet at the other one.
+async fn under_way(running: &Running) -> Result<bool, Error> {
+    let look = |core: &mut Core, _, _: &dyn Log| core.rooms().files.sending().any(|(_, sending)| !sending.is_over());
+    running.node.call(look).await.map_err(|_| gone())
 }
 
 /// What waits for a control message to be durable there.
