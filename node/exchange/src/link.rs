@@ -191,9 +191,11 @@ impl Link {
         self.late.insert((lane, held.end.key()), (held, 0));
     }
 
-    /// Keeps batches of the neighbour's own for it.
-    pub(crate) fn keep(&mut self, own: Vec<(Lane, Held)>) {
+    /// Keeps batches of the neighbour's own for it; whether that is more than before.
+    pub(crate) fn keep(&mut self, own: Vec<(Lane, Held)>) -> bool {
+        let before = self.kept.len();
         self.kept.extend(own.into_iter().map(|(lane, held)| ((lane, held.end.key()), held)));
+        self.kept.len() > before
     }
 
     /// The neighbour has caught up and asks for nothing more.

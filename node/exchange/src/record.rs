@@ -43,6 +43,8 @@ pub mod kind {
     pub const REPLAYED: u16 = 15;
     /// The effects of consecutive messages of one batch on one room: [`super::EffectsHead`] and what follows it.
     pub const EFFECTS: u16 = 16;
+    /// Batches in custody are kept for the neighbour that they are of: [`super::Kept`].
+    pub const KEPT: u16 = 17;
 }
 
 const LIMIT: usize = jincai_journal::RECORD_BYTES_MAX;
@@ -277,6 +279,17 @@ pub struct Restored {
     /// The epoch that was opened then: every start until it has caught up opens another one.
     #[n(2)]
     pub first: Epoch,
+}
+
+/// A neighbour was set back: what is in custody here of its own, from before an epoch, is kept for it when custody ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Kept {
+    /// The neighbour.
+    #[n(0)]
+    pub neighbour: AuthorityId,
+    /// The epoch in which it has said so.
+    #[n(1)]
+    pub before: Epoch,
 }
 
 /// Messages that were lost for good: a lane goes on behind them.

@@ -49,6 +49,7 @@ impl Exchange {
                     }
                 }
             }
+            kind::KEPT => drop(self.keep(record::from_body("kept custody", body)?)),
             kind::EPOCH => self.epoch = record::from_body("epoch", body)?,
             kind::CARDS => {
                 let chain: CardChain = record::from_body("cards", body)?;

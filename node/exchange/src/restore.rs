@@ -13,7 +13,7 @@ use crate::exchange::Exchange;
 use crate::frame::ENDS;
 use crate::held::{Held, Key};
 use crate::output::{Context, Payload};
-use crate::record::{self, Cause, DeadLetter, Restored, kind};
+use crate::record::{self, Cause, DeadLetter, Kept, Restored, kind};
 use crate::{Error, Frame, Refusal};
 use jincai_crypto::{BatchView, Verified, sha256};
 use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Millis, Priority};
@@ -75,6 +75,13 @@ impl CatchUp {
     pub(crate) fn asks(&self, peer: AuthorityId, epoch: Epoch) -> bool {
         let unanswered = || self.answered.get(&peer).is_none_or(|answered| *answered < epoch);
         self.is_under_way() || (self.restored.is_some() && unanswered())
+    }
+}
+
+impl Kept {
+    /// What the neighbour has signed since it was set back, it knows.
+    fn concerns(&self, lane: &Lane, held: &Held) -> bool {
+        lane.origin == self.neighbour && held.end.epoch < self.before
     }
 }
 
@@ -156,17 +163,13 @@ impl Exchange {
 
     /// A neighbour was set back: it hears what this node holds of its lanes, and of lanes that lead to it.
     pub(crate) fn say_ends(&mut self, peer: AuthorityId, ctx: &mut Context<'_>) {
-        // What it has signed since it was set back, it knows; that must not hide what it signed before.
-        let since = self.links.get(&peer).map(|link| link.epoch).unwrap_or_default();
-        let own = |lane: &Lane, held: &Held| lane.origin == peer && held.end.epoch < since;
-        // It may lose what it is given back, and ask again only when custody of that has ended.
-        let custody = self.links.values().flat_map(|link| link.custody()).filter(|(lane, held)| own(lane, held));
-        let kept: Vec<(Lane, Held)> = custody.map(|(lane, held)| (*lane, *held)).collect();
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.keep(kept);
+        let before = self.links.get(&peer).map(|link| link.epoch).unwrap_or_default();
+        let keeps = Kept { neighbour: peer, before };
+        if self.keep(keeps) {
+            ctx.out.record(kind::KEPT, record::to_body(&keeps));
         }
         let concerns = |lane: &Lane, held: &Held| match lane.origin == peer {
-            true => own(lane, held),
+            true => keeps.concerns(lane, held),
             false => self.directory.tree().holds_for(lane.destination, peer),
         };
         let mut ends: BTreeMap<(Lane, Key), (LanePosition, LanePosition)> = BTreeMap::new();
@@ -191,6 +194,15 @@ impl Exchange {
                 return;
             }
         }
+    }
+
+    /// A neighbour that was set back may lose what it is given back, and ask again only when custody of that has ended (now or at
+    /// a replay); whether there is more of it than before.
+    pub(crate) fn keep(&mut self, keeps: Kept) -> bool {
+        let custody = self.links.values().flat_map(|link| link.custody());
+        let own = custody.filter(|(lane, held)| keeps.concerns(lane, held)).map(|(lane, held)| (*lane, *held));
+        let own: Vec<(Lane, Held)> = own.collect();
+        self.links.get_mut(&keeps.neighbour).is_some_and(|link| link.keep(own))
     }
 
     /// What a neighbour holds: whatever lies beyond what is here is asked for.
@@ -355,15 +367,18 @@ impl Exchange {
         lanes.into_iter().for_each(|lane| self.owe_receipt(lane));
     }
 
+    /// What this node has of a lane behind a place, whomever it is held for.
+    pub(crate) fn held_after(&self, lane: &Lane, have: Key) -> BTreeMap<Key, Held> {
+        let later = (Bound::Excluded(have), Bound::Unbounded);
+        let shelf = self.shelf.get(lane).into_iter().flat_map(|shelf| shelf.range(later)).map(|(_, held)| *held);
+        let held = self.links.values().flat_map(|link| link.holdings());
+        let held = held.filter(|(of, held)| *of == lane && held.end.key() > have).map(|(_, held)| *held);
+        shelf.chain(held).map(|held| (held.end.key(), held)).collect()
+    }
+
     /// A restored neighbour asks for its own batches behind `have`.
     pub(crate) fn give_back(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
-        let mut held: BTreeMap<Key, Held> = BTreeMap::new();
-        let later = (Bound::Excluded(have.key()), Bound::Unbounded);
-        if let Some(shelf) = self.shelf.get(&lane) {
-            held.extend(shelf.range(later).map(|(k, h)| (*k, *h)));
-        }
-        let custody = self.links.values().flat_map(|l| l.holdings());
-        held.extend(custody.filter(|(l, h)| **l == lane && h.end.key() > have.key()).map(|(_, h)| (h.end.key(), *h)));
+        let held = self.held_after(&lane, have.key());
         // Each names the one before it: what has been handed on is missing here, and what gets lost on the way is missed.
         let mut after = have;
         for held in held.into_values().take(GIVEN_BACK) {

@@ -56,6 +56,7 @@ fn worlds_that_once_broke_keep_the_invariants() {
         (6571, "a neighbour that was set back later was not asked again for what it held"),
         (6953, "a neighbour's lie about what came before a batch outlived the neighbour's next word"),
         (7885, "one of several batches that were given back got lost, and was not missed"),
+        (7988, "what a relay kept for a restored origin was forgotten at its restart"),
         (8717, "a fork was signed to a node that had no room to look at it"),
         (9070, "a world was called settled before a source had heard that its superior was set back"),
         (9197, "an origin that was never set back believed a receipt beyond what it had sent in an older epoch"),

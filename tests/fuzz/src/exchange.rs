@@ -4,8 +4,8 @@ use crate::Verdict;
 use crate::text::canonical;
 use jincai_crypto::CardChain;
 use jincai_exchange::record::{
-    Cause, Cleared, DeadLetter, Delivered, EffectRecord, Gone, Order, Replayed, Restored, batch_record, batch_time,
-    effects, from_body, kind, split_batch_record, to_body,
+    Cause, Cleared, DeadLetter, Delivered, EffectRecord, Gone, Kept, Order, Replayed, Restored, batch_record,
+    batch_time, effects, from_body, kind, split_batch_record, to_body,
 };
 use jincai_exchange::{Answer, Frame, Receipt, ReceiptList, RefusalNote, SlotValue};
 use jincai_types::{Epoch, limits};
@@ -40,6 +40,7 @@ pub(crate) fn records(bytes: &[u8]) -> Verdict {
         body::<Delivered>(bytes),
         body::<Gone>(bytes),
         body::<Restored>(bytes),
+        body::<Kept>(bytes),
         body::<Cause>(bytes),
         body::<Epoch>(bytes),
         body::<CardChain>(bytes),

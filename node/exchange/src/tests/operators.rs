@@ -119,7 +119,7 @@ impl Node {
     }
 
     /// As after a restart: the same journal, and a room that knows nothing yet.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         let (open_now, met) = (self.desk.open, self.desk.met);
         self.desk = Desk { open: open_now, met, ..Desk::default() };
         (self.exchange, self.out) = open(&self.book, &mut self.desk, Opening::Clean);

@@ -3,7 +3,7 @@
 use super::{COUNTY, NOW, Node, PROVINCE, authority, operators, sealed};
 use crate::held::Held;
 use crate::outbox::Outbox;
-use crate::{Context, Exchange, Frame, HopOrder, LinkKind, Opening, REFUSAL};
+use crate::{Context, Exchange, Frame, HopOrder, LinkKind, Opening, REFUSAL, Receipt};
 use jincai_policies::LinkPolicy;
 use jincai_types::{AuthorityId, Destination, Digest, Epoch, Lane, LanePosition, Level, Priority};
 
@@ -213,4 +213,44 @@ fn a_refusal_waits_until_its_message_may_be_known() {
         exchange.tick(ctx).expect("ticks");
     });
     assert_eq!(node.desk.applied, ["refusal"]);
+}
+
+/// A restart forgot it, and its destination, set back as well, was told that it is here and did not get it.
+#[test]
+fn what_is_kept_for_a_restored_neighbour_outlives_a_restart_and_serves_whoever_lacks_it() {
+    let (mut node, county, ministry) =
+        (operators::Node::opened(Opening::Unclean), authority(COUNTY), AuthorityId::MINISTRY);
+    let lane = Lane { origin: county, destination: Destination::Authority(ministry), class: Priority::Record };
+    let (bytes, end) = sealed(lane, ministry, LanePosition::START, ("desk", "m"));
+    let epoch = Epoch { number: NOW + 1, salt: 3 };
+    let hello = |authority, epoch, restored| {
+        Frame::Hello { low: 1, high: 1, authority, epoch, heard: true, known: Epoch::default(), restored }.to_bytes()
+    };
+    node.with(|exchange, ctx| {
+        exchange.link_up(county, LinkKind::Session, ctx);
+        let batch = Frame::batch_bytes(&HopOrder::default(), &bytes);
+        for frame in [hello(county, Epoch::default(), false), batch, hello(county, epoch, true)] {
+            exchange.frame(county, &frame, ctx).expect("is taken");
+        }
+        let receipt = Receipt { lane, position: end, refusals: 0 };
+        exchange.clear_custody(ministry, (epoch, &[receipt]), b"signed", ctx);
+    });
+    node.restart();
+    assert_eq!(node.exchange.custody().count(), 0);
+    let kept = node.exchange.links.get(&county).expect("a neighbour").kept().map(|(lane, held)| (*lane, held.end));
+    assert_eq!(kept.collect::<Vec<_>>(), [(lane, end)]);
+    let (_, sent) = node.with(|exchange, ctx| {
+        exchange.link_up(ministry, LinkKind::Session, ctx);
+        let gap = Frame::Gap { lane, have: LanePosition::START }.to_bytes();
+        for frame in [hello(ministry, epoch, false), gap] {
+            exchange.frame(ministry, &frame, ctx).expect("is taken");
+        }
+        exchange.poll_links(ctx);
+    });
+    assert_eq!(sent, 1);
+    node.with(|exchange, ctx| {
+        exchange.link_up(county, LinkKind::Session, ctx);
+        exchange.frame(county, &hello(county, epoch, false), ctx).expect("is taken");
+    });
+    assert_eq!(node.exchange.links.get(&county).expect("a neighbour").kept().count(), 0, "it has caught up");
 }

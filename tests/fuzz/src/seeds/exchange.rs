@@ -5,7 +5,7 @@ use super::text::{attributes, lane, position};
 use super::{Seed, accepted, refused};
 use crate::world::world;
 use jincai_exchange::record::{
-    Cause, Cleared, DeadLetter, Delivered, EffectRecord, EffectsHead, Gone, Restored, batch_record, to_body,
+    Cause, Cleared, DeadLetter, Delivered, EffectRecord, EffectsHead, Gone, Kept, Restored, batch_record, to_body,
 };
 use jincai_exchange::{Frame, HeldBack, HopOrder, Obstacle, Receipt, ReceiptList, SlotValue, Waiting};
 use jincai_types::{AuthorityId, Destination, Digest, Epoch, encode};
@@ -95,6 +95,7 @@ fn records() -> Vec<Seed> {
         ("delivered", to_body(&Delivered { issuer: county, epoch: EPOCH, receipt: receipt() })),
         ("gone", to_body(&gone)),
         ("restored", to_body(&Restored { epoch: EPOCH, done: true, first: EPOCH })),
+        ("kept", to_body(&Kept { neighbour, before: EPOCH })),
         ("epoch", to_body(&EPOCH)),
         ("cards", to_body(&world().chain)),
         ("own-batch", batch_record(None, 7, b"batch")),
