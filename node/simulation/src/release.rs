@@ -394,14 +394,12 @@ impl World {
             return Ok(());
         }
         self.wakes[at] = Millis::MAX;
-        self.sites[at].step(self.now, Event::Tick)?;
-        let running = self.sites[at].running.as_ref();
-        if running.is_some_and(|running| running.core.has_output()) {
-            return self.drive(at);
+        match self.sites[at].tick(self.now, TICK)? {
+            None => self.drive(at),
+            Some(next) => {
+                self.wake_at(at, next);
+                Ok(())
+            }
         }
-        if let Some(next) = running.and_then(|running| running.core.next_wake(self.now)) {
-            self.wake_at(at, next.max(self.now + TICK));
-        }
-        Ok(())
     }
 }

@@ -57,6 +57,17 @@ fn policy() -> LinkPolicy {
 }
 
 impl Site {
+    /// A tick: when the next one is due, `pause` from now at the earliest; `None` if this one has left something to carry out.
+    pub(crate) fn tick(&mut self, now: Millis, pause: Millis) -> Result<Option<Millis>, String> {
+        self.step(now, Event::Tick)?;
+        let running = self.running.as_ref();
+        if running.is_some_and(|running| running.core.has_output()) {
+            return Ok(None);
+        }
+        let next = running.and_then(|running| running.core.next_wake(now));
+        Ok(Some(next.map_or(NEVER, |next| next.max(now + pause))))
+    }
+
     pub(crate) fn new(id: AuthorityId, superior: Option<usize>, keys: &KeyRing, directory: Directory) -> Self {
         Self {
             id,
@@ -195,18 +206,13 @@ impl Country {
         if self.sites[at].wake != now {
             return Ok(());
         }
-        self.sites[at].step(now, Event::Tick)?;
         self.report.ticks += 1;
-        let stirred = self.sites[at].running.as_ref().is_some_and(|running| running.core.has_output());
-        if stirred {
-            self.sites[at].wake = NEVER;
-            return self.drive(at);
-        }
-        let site = &mut self.sites[at];
-        let next = site.running.as_ref().and_then(|running| running.core.next_wake(now));
-        site.wake = next.map_or(NEVER, |next| next.max(now + TICK));
-        if site.wake != NEVER {
-            self.heap.push(site.wake, Happening::Wake(at));
+        let next = self.sites[at].tick(now, TICK)?;
+        self.sites[at].wake = next.unwrap_or(NEVER);
+        match next {
+            None => return self.drive(at),
+            Some(NEVER) => {}
+            Some(next) => self.heap.push(next, Happening::Wake(at)),
         }
         Ok(())
     }
