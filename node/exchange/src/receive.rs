@@ -12,7 +12,6 @@ use jincai_crypto::{BatchView, Purpose, Verified, signer_of};
 use jincai_types::{
     AuthorityId, Destination, Epoch, Lane, LanePosition, Mutation, Priority, decode_canonical, limits, mutated,
 };
-use std::collections::BTreeMap;
 
 impl Exchange {
     /// Takes a frame from a neighbour. An error means that the frame was refused and nothing changed but counters; the
@@ -260,17 +259,22 @@ impl Exchange {
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.lacks(lane);
         let first = link.first_held(&lane).map(Held::needs);
-        let mut again = BTreeMap::new();
         if first.is_none_or(|f| f > have.key()) {
-            again = self.held_after(&lane, have.key());
-            let served = again.values().next().is_some_and(|held| held.needs() <= have.key());
+            let shelf = self.shelf.get(&lane);
+            let later = (std::ops::Bound::Excluded(have.key()), std::ops::Bound::Unbounded);
+            let again: Vec<Held> = shelf.into_iter().flat_map(|s| s.range(later)).map(|(_, h)| *h).collect();
+            let served = again.first().is_some_and(|h| h.needs() <= have.key());
             if !served {
-                return self.pass_on_gap(peer, lane, have, ctx);
+                if !self.lend(peer, lane, have, ctx) {
+                    self.pass_on_gap(peer, lane, have, ctx);
+                }
+                return;
+            }
+            for held in again {
+                link.hold(lane, held, ctx.now);
             }
         }
         self.counters.resends += 1;
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        again.into_values().for_each(|held| link.hold(lane, held, ctx.now));
         link.rewind(&lane, have.key(), ctx.now);
     }
 

@@ -387,6 +387,20 @@ impl Exchange {
         }
     }
 
+    /// A neighbour lacks what is held here for others only: it gets that without custody, and asks again for what gets lost. `false`
+    /// if nothing that is held follows what it has.
+    pub(crate) fn lend(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) -> bool {
+        let mut after = have;
+        for held in self.held_after(&lane, have.key()).into_values().take(GIVEN_BACK) {
+            if held.needs() > after.key() {
+                break;
+            }
+            ctx.out.send(peer, lane.class, held.payload_after(after));
+            after = held.end;
+        }
+        after != have
+    }
+
     /// A neighbour gives back a batch of our own. What this node still knows is dropped.
     pub(crate) fn take_back(
         &mut self,
@@ -437,14 +451,23 @@ impl Exchange {
     pub(crate) fn note_taken_back(
         &mut self,
         view: &Verified<BatchView<'_>>,
-        held: Held,
+        mut held: Held,
         now: Millis,
     ) -> Result<(), Error> {
         let lane = view.statement.lane;
         for index in 0..view.items.len() {
             self.used_ids.insert(id_digest(&view.attributes(index)?.id));
         }
-        self.shelf.entry(lane).or_default().insert(held.end.key(), held);
+        let (shelf, key) = (self.shelf.entry(lane).or_default(), held.end.key());
+        // The first batch of an epoch may name less before itself than is here, or comes back later: who lacks both takes both.
+        if let Some((_, before)) = shelf.range(..key).next_back().filter(|(before, _)| **before > held.after.key()) {
+            held.after = before.end;
+        }
+        let behind = shelf.range_mut((Bound::Excluded(key), Bound::Unbounded)).next();
+        if let Some((_, next)) = behind.filter(|(_, next)| next.after.key() < key) {
+            next.after = held.end;
+        }
+        shelf.insert(key, held);
         self.adopt(lane);
         let first_tell = self.first_tell();
         self.deliveries.watch(lane, first_tell, now);

@@ -306,7 +306,9 @@ impl Files {
             WANT => {
                 let key = FileKey { origin: from, id };
                 self.receiving.get(&key).filter(|r| !r.is_over())?;
-                Some((encode(&Effect::ReceivingEnded(key, now, code, reason)), Vec::new()))
+                // It may have been set back when it refused, and know of the file again.
+                let end = self.end_message((now, 0), &key, from, (&code, &reason));
+                Some((encode(&Effect::ReceivingEnded(key, now, code, reason)), vec![end]))
             }
             _ => None,
         }

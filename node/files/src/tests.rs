@@ -4,7 +4,7 @@ use crate::effect::Effect;
 use crate::model::{ChunkMessage, EndMessage, PageMessage, ReceivedMessage, Want};
 use crate::tree::{CHUNK_BYTES, Tree, TreeBuilder, chunk_digest, join_digests};
 use crate::{CHUNK, END, FileKey, Files, OFFER, Offer, PAGE, RECEIVED, Report, Span, Submission, WANT};
-use jincai_exchange::{Decision, Delivery, Parts, Place, Room};
+use jincai_exchange::{Decision, Delivery, Parts, Place, RefusalNote, Room, record};
 use jincai_types::{Attributes, AuthorityId, Destination, Digest, Epoch, Lane, Priority, encode};
 use proptest::prelude::*;
 
@@ -257,4 +257,18 @@ fn what_a_destination_said_before_it_was_set_back_ends_nothing() {
     assert_eq!(say(&mut files, (THERE, 1), RECEIVED, &whole).0, Effect::Nothing);
     assert_eq!(say(&mut files, (THERE, 1), END, &end).0, Effect::Nothing);
     assert_eq!(say(&mut files, (THERE, 2), RECEIVED, &whole).0, Effect::Received(key, 1));
+}
+
+/// It had refused a want before it was given its own offer back, and waited for another one for ever.
+#[test]
+fn an_origin_that_refuses_a_want_hears_that_the_transfer_is_over() {
+    let (mut files, ..) = asking();
+    let lane = Lane { origin: id(HERE), destination: Destination::Authority(id(THERE)), class: Priority::Control };
+    let cause = record::Cause { lane, epoch: Epoch::default(), sequence: 1 };
+    let (kind, code) = (WANT.into(), "JC-2008".into());
+    let note = RefusalNote { cause, id: "want".into(), kind, subject: "1".into(), code, reason: "gone".into() };
+    let (effect, messages) = files.refused(1, id(THERE), &note).expect("it is about a transfer");
+    apply(&mut files, &effect);
+    assert!(files.coming(&key()).is_some_and(|coming| coming.is_over()));
+    assert_eq!(messages.iter().map(|message| &message.attributes.kind[..]).collect::<Vec<_>>(), [END]);
 }
