@@ -79,6 +79,9 @@ impl Core {
                 self.stage_or_wait(now, log, (&key, staged))?;
             }
         }
+        for (key, staged) in self.rooms.files.retaken(now) {
+            self.stage_or_wait(now, log, (&key, staged))?;
+        }
         for (key, staged) in self.rooms.files.next_wants(now) {
             self.stage_or_wait(now, log, (&key, staged))?;
         }
@@ -92,7 +95,7 @@ impl Core {
         if self.check_open().is_err() {
             return None;
         }
-        let wants = self.rooms.files.has_wants().then_some(now);
+        let wants = (self.rooms.files.has_wants() || self.rooms.files.has_retaken()).then_some(now);
         wants.into_iter().chain(self.rooms.files.next_expiry(self.keep_files)).min()
     }
 

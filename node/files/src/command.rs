@@ -8,7 +8,7 @@ use crate::model::{
     WANT, Want, spans_of,
 };
 use crate::room::{Files, UNDER_WAY};
-use crate::transfer::{ReceiveState, Receiving, SendState};
+use crate::transfer::{ReceiveState, Receiving, SendState, Sending};
 use crate::tree::{CHUNK_BYTES, Tree, join_digests};
 use jincai_exchange::Outgoing;
 use jincai_types::{Attributes, AuthorityId, Destination, Digest, Millis, Priority, encode};
@@ -212,12 +212,27 @@ impl Files {
         let again = receiving.map(|(key, _)| {
             (key.clone(), Staged { effect: encode(&Effect::Again(key.clone())), messages: Vec::new() })
         });
-        let offers = self.sending.iter().filter(|(_, sending)| !sending.is_over()).map(|(key, sending)| {
-            let id = format!("file:{key}/offer/{now}");
-            let messages = vec![self.offer_message((now, sending.to), id, &sending.offer)];
-            (key.clone(), Staged { effect: encode(&Effect::Nothing), messages })
-        });
-        again.chain(offers).collect()
+        let open = self.sending.iter().filter(|(_, sending)| !sending.is_over());
+        again.chain(open.map(|(key, sending)| self.offered_again(now, key, sending))).collect()
+    }
+
+    /// What was given back when this node had caught up already, offered again for the same reason.
+    #[must_use]
+    pub fn retaken(&self, now: Millis) -> Vec<(FileKey, Staged)> {
+        let known = self.again.iter().filter_map(|key| self.sending.get_key_value(key));
+        known.map(|(key, sending)| self.offered_again(now, key, sending)).collect()
+    }
+
+    /// Whether there is something of that.
+    #[must_use]
+    pub fn has_retaken(&self) -> bool {
+        self.again.iter().any(|key| !self.waits.contains_key(key))
+    }
+
+    fn offered_again(&self, now: Millis, key: &FileKey, sending: &Sending) -> (FileKey, Staged) {
+        let id = format!("file:{key}/offer/{now}");
+        let messages = vec![self.offer_message((now, sending.to), id, &sending.offer)];
+        (key.clone(), Staged { effect: encode(&Effect::Reoffered(key.clone())), messages })
     }
 
     /// Gives a transfer up that is under way, or forgets one that is over.

@@ -59,4 +59,10 @@ pub(crate) enum Effect {
     /// A transfer that is over is forgotten: whether it was sent from here.
     #[n(16)]
     Forgotten(#[n(0)] FileKey, #[n(1)] bool),
+    /// A neighbour gave an offer back, which a restore had made this node forget: it is to be offered again.
+    #[n(17)]
+    Retaken(#[n(0)] AuthorityId, #[n(1)] Millis, #[n(2)] Offer),
+    /// A file was offered again.
+    #[n(18)]
+    Reoffered(#[n(0)] FileKey),
 }

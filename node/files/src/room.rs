@@ -36,6 +36,8 @@ struct Saved {
     sending: Vec<(FileKey, Sending)>,
     #[n(2)]
     receiving: Vec<(FileKey, Receiving)>,
+    #[n(3)]
+    again: Vec<FileKey>,
 }
 
 /// What was counted since the start.
@@ -64,6 +66,8 @@ pub struct Files {
     open: BTreeSet<FileKey>,
     /// When those that were sent and are over were so.
     over: BTreeSet<(Millis, FileKey)>,
+    /// Those whose offers were taken back: their destination may have said already that they are over.
+    pub(crate) again: BTreeSet<FileKey>,
     pub(crate) counters: FileCounters,
     /// Rises with everything that may give the keeper something to do.
     pub(crate) changes: u64,
@@ -84,6 +88,7 @@ impl Files {
             receiving: BTreeMap::new(),
             open: BTreeSet::new(),
             over: BTreeSet::new(),
+            again: BTreeSet::new(),
             counters: FileCounters::default(),
             changes: 1,
             releases: 1,
@@ -120,6 +125,9 @@ impl Files {
         };
         if key.origin == self.me {
             self.over.retain(|(_, over)| over != key);
+            if !self.sending.get(key).is_some_and(|sending| !sending.is_over()) {
+                self.again.remove(key);
+            }
             if let Some(sending) = self.sending.get(key).filter(|sending| sending.is_over()) {
                 self.over.insert((sending.ended, key.clone()));
             }
@@ -316,10 +324,12 @@ impl Files {
 
     fn change_sending(&mut self, effect: Effect) {
         match effect {
-            Effect::Submitted(to, time, offer) => {
-                let key = FileKey { origin: self.me, id: offer.id.clone() };
-                self.sending.insert(key, Sending::new(to, time, offer));
+            Effect::Submitted(to, time, offer) => drop(self.offer(to, time, offer)),
+            Effect::Retaken(to, time, offer) => {
+                let key = self.offer(to, time, offer);
+                self.again.insert(key);
             }
+            Effect::Reoffered(key) => drop(self.again.remove(&key)),
             Effect::Wanted(key, anew, pages, chunks, asked_in) => {
                 if let Some(sending) = self.sending.get_mut(&key) {
                     let was_over = sending.is_over();
@@ -344,6 +354,12 @@ impl Files {
             }
             _ => {}
         }
+    }
+
+    fn offer(&mut self, to: AuthorityId, time: Millis, offer: Offer) -> FileKey {
+        let key = FileKey { origin: self.me, id: offer.id.clone() };
+        self.sending.insert(key.clone(), Sending::new(to, time, offer));
+        key
     }
 
     fn end_sending(&mut self, key: &FileKey, state: SendState, time: Millis) {
@@ -509,13 +525,13 @@ impl Room for Files {
         let Destination::Authority(to) = delivery.lane.destination else { return None };
         let offer: Offer = read("file offer", delivery.payload).ok().filter(|_| delivery.attributes.kind == OFFER)?;
         let known = self.sending.contains_key(&FileKey { origin: self.me, id: offer.id.clone() });
-        (!known && offer.check().is_ok()).then(|| encode(&Effect::Submitted(to, delivery.attributes.time, offer)))
+        (!known && offer.check().is_ok()).then(|| encode(&Effect::Retaken(to, delivery.attributes.time, offer)))
     }
 
     fn save(&self) -> Vec<u8> {
         let sending = self.sending.iter().map(|(key, s)| (key.clone(), s.clone())).collect();
         let receiving = self.receiving.iter().map(|(key, r)| (key.clone(), r.clone())).collect();
-        encode(&Saved { format: FORMAT, sending, receiving })
+        encode(&Saved { format: FORMAT, sending, receiving, again: self.again.iter().cloned().collect() })
     }
 
     fn load(&mut self, saved: &[u8]) -> Result<(), RoomError> {
@@ -526,6 +542,7 @@ impl Room for Files {
         }
         self.sending = saved.sending.into_iter().collect();
         self.receiving = saved.receiving.into_iter().collect();
+        self.again = saved.again.into_iter().collect();
         self.open = self.receiving.iter().filter(|(_, r)| !r.is_over()).map(|(key, _)| key.clone()).collect();
         let over = self.sending.iter().filter(|(_, sending)| sending.is_over());
         self.over = over.map(|(key, sending)| (sending.ended, key.clone())).collect();

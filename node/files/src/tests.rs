@@ -272,3 +272,35 @@ fn an_origin_that_refuses_a_want_hears_that_the_transfer_is_over() {
     assert!(files.coming(&key()).is_some_and(|coming| coming.is_over()));
     assert_eq!(messages.iter().map(|message| &message.attributes.kind[..]).collect::<Vec<_>>(), [END]);
 }
+
+/// Its destination had said long before that the transfer is over, and was not asked again.
+#[test]
+fn an_offer_that_is_given_back_late_is_made_again() {
+    let (_, tree, _) = file();
+    let mut files = Files::new(id(HERE));
+    let lane = Lane { origin: id(HERE), destination: Destination::Authority(id(THERE)), class: Priority::Record };
+    let (source, kind, payload) = (HERE.into(), OFFER.into(), encode(&offer(&tree)));
+    let attributes = Attributes { id: "m".into(), source, kind, ..Attributes::default() };
+    let epoch = Epoch::default();
+    let (payload, attributes) = (&payload[..], &attributes);
+    let at = |payload| Delivery {
+        lane,
+        epoch,
+        sequence: 1,
+        attributes,
+        payload,
+        commitment: &[],
+        salt: &[],
+        record: 1,
+        index: 0,
+    };
+    let effect = files.retake(&at(payload), &NoParts).expect("it was forgotten");
+    apply(&mut files, &effect);
+    let mut back = Files::new(id(HERE));
+    back.load(&files.save()).expect("loads");
+    let [(_, staged)] = &back.retaken(2)[..] else { panic!("one is offered again") };
+    assert_eq!(staged.messages[0].attributes.kind, OFFER);
+    assert!(back.has_retaken());
+    apply(&mut back, &staged.effect);
+    assert!(back.retaken(3).is_empty() && !back.has_retaken());
+}

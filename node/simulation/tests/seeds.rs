@@ -40,6 +40,7 @@ fn worlds_that_once_broke_keep_the_invariants() {
         (265, "a slot was numbered by a clock that went back"),
         (533, "a neighbour's lie about what came before a batch kept a request from being passed on"),
         (743, "a restored node that crashed named the wrong epoch when it said that it was set back"),
+        (921, "an offer that was given back late was not made again, and its transfer hung"),
         (994, "a restored node that knew no neighbour yet took itself for caught up"),
         (1604, "a forked lane kept a restored node waiting"),
         (1993, "a late batch was not given to a neighbour that had lost it"),
