@@ -9,12 +9,11 @@
 
 use crate::Receipt;
 use crate::exchange::Exchange;
-use crate::held::Key;
+use crate::held::{Held, Key};
 use crate::output::Context;
 use crate::record::{self, Delivered, kind};
 use jincai_types::{AuthorityId, Destination, Epoch, Lane, LanePosition, Millis, Mutation, mutated};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
 
 /// A destination is told where a lane ends if it has not signed for that after so many retry times; then ever more rarely.
 const FIRST_TELL: Millis = 10;
@@ -327,8 +326,7 @@ impl Exchange {
 
     /// The end of what follows a place of one of our lanes and is on the shelf no more: nobody can give it back.
     pub(crate) fn gone_after(&self, lane: &Lane, have: Key) -> Option<LanePosition> {
-        let first = self.shelf.get(lane).and_then(|s| s.range((Bound::Excluded(have), Bound::Unbounded)).next());
-        let until = first.map_or_else(|| self.end_of(lane), |(_, held)| held.follows());
+        let until = self.shelf_after(lane, have).next().map_or_else(|| self.end_of(lane), Held::follows);
         (have < until.key()).then_some(until)
     }
 }

@@ -8,6 +8,7 @@
 use crate::chain::Chain;
 use crate::credit::Grants;
 use crate::delivery::Deliveries;
+use crate::gaps::Wanted;
 use crate::held::{Held, Key};
 use crate::link::{Link, LinkKind, ToSend};
 use crate::operator::Target;
@@ -17,7 +18,7 @@ use crate::pace::Pace;
 use crate::press::Gate;
 use crate::provenance::Provenance;
 use crate::record::{self, Cause, DeadLetter, Effect, EffectRecord, Effects, Gone, Restored, kind};
-use crate::restore::{CatchUp, Wanted, id_digest};
+use crate::restore::{CatchUp, id_digest};
 use crate::slots::Slots;
 use crate::trace::Traces;
 use crate::{Error, Frame, Outgoing, PROTOCOL_VERSION, Place, Rooms};

@@ -14,6 +14,7 @@ mod delivery;
 mod error;
 mod exchange;
 mod frame;
+mod gaps;
 mod held;
 mod link;
 mod operator;

@@ -251,33 +251,6 @@ impl Exchange {
         }
     }
 
-    /// The neighbour lacks what follows `have`: send it again from there.
-    fn gap(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
-        if lane.origin == peer {
-            return self.give_back(peer, lane, have, ctx);
-        }
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        link.lacks(lane);
-        let first = link.first_held(&lane).map(Held::needs);
-        if first.is_none_or(|f| f > have.key()) {
-            let shelf = self.shelf.get(&lane);
-            let later = (std::ops::Bound::Excluded(have.key()), std::ops::Bound::Unbounded);
-            let again: Vec<Held> = shelf.into_iter().flat_map(|s| s.range(later)).map(|(_, h)| *h).collect();
-            let served = again.first().is_some_and(|h| h.needs() <= have.key());
-            if !served {
-                if !self.lend(peer, lane, have, ctx) {
-                    self.pass_on_gap(peer, lane, have, ctx);
-                }
-                return;
-            }
-            for held in again {
-                link.hold(lane, held, ctx.now);
-            }
-        }
-        self.counters.resends += 1;
-        link.rewind(&lane, have.key(), ctx.now);
-    }
-
     fn receipts(&mut self, peer: AuthorityId, signed: &[u8], ctx: &mut Context<'_>) -> Result<(), Error> {
         let payload = self.directory.verify(Purpose::Receipts, signed, peer)?;
         let list: ReceiptList = decode_canonical("receipt list", &payload, limits::FRAME_BYTES)?;

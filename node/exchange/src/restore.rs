@@ -11,6 +11,7 @@
 
 use crate::exchange::Exchange;
 use crate::frame::ENDS;
+use crate::gaps::GIVEN_BACK;
 use crate::held::{Held, Key};
 use crate::output::{Context, Payload};
 use crate::record::{self, Cause, DeadLetter, Kept, Restored, kind};
@@ -22,11 +23,6 @@ use std::ops::Bound;
 
 /// A higher number of an epoch is nobody's clock (the year 287396), and is not followed.
 const EPOCH_MAX: u64 = 1 << 53;
-/// Batches given back at one request; the restored node asks again from where it is then.
-const GIVEN_BACK: usize = 64;
-/// Lanes for which a neighbour's requests are passed on; further ones take the place of its own earlier ones, which it
-/// repeats if it still means them.
-pub(crate) const WANTED: usize = 1000;
 /// Ends beyond what is here that are remembered while catching up. The answers that they came from are asked for anew.
 pub(crate) const EXPECTED: usize = 100_000;
 /// A restored node asks again after so many retry times.
@@ -48,9 +44,6 @@ pub(crate) struct CatchUp {
     /// When this run began.
     pub(crate) since: Millis,
 }
-
-/// Neighbours that lack something of a lane that this hop no longer holds.
-pub(crate) type Wanted = BTreeMap<Lane, BTreeMap<AuthorityId, LanePosition>>;
 
 impl CatchUp {
     /// Whether the node was set back and has not caught up.
@@ -300,7 +293,7 @@ impl Exchange {
 
     /// Whether everything of this node's own lanes that neighbours hold is here. Two nodes that were set back together wait for
     /// each other's lanes: whoever knows all of its own may say what of them is lost.
-    fn knows_own_lanes(&self, now: Millis) -> bool {
+    pub(crate) fn knows_own_lanes(&self, now: Millis) -> bool {
         let open = |((_, lane, _), end): (&(AuthorityId, Lane, Key), &LanePosition)| {
             lane.origin == self.me && !self.is_here(lane, end)
         };
@@ -365,40 +358,6 @@ impl Exchange {
         // As origin it wants to know how far its lanes were applied.
         let lanes: Vec<Lane> = self.inbound.keys().filter(|lane| lane.origin == issuer).copied().collect();
         lanes.into_iter().for_each(|lane| self.owe_receipt(lane));
-    }
-
-    /// What this node has of a lane behind a place, whomever it is held for.
-    pub(crate) fn held_after(&self, lane: &Lane, have: Key) -> BTreeMap<Key, Held> {
-        let later = (Bound::Excluded(have), Bound::Unbounded);
-        let shelf = self.shelf.get(lane).into_iter().flat_map(|shelf| shelf.range(later)).map(|(_, held)| *held);
-        let held = self.links.values().flat_map(|link| link.holdings());
-        let held = held.filter(|(of, held)| *of == lane && held.end.key() > have).map(|(_, held)| *held);
-        shelf.chain(held).map(|held| (held.end.key(), held)).collect()
-    }
-
-    /// A restored neighbour asks for its own batches behind `have`.
-    pub(crate) fn give_back(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
-        let held = self.held_after(&lane, have.key());
-        // Each names the one before it: what has been handed on is missing here, and what gets lost on the way is missed.
-        let mut after = have;
-        for held in held.into_values().take(GIVEN_BACK) {
-            ctx.out.send(peer, lane.class, held.payload_after(after));
-            after = held.end;
-        }
-    }
-
-    /// A neighbour lacks what is held here for others only: it gets that without custody, and asks again for what gets lost. `false`
-    /// if nothing that is held follows what it has.
-    pub(crate) fn lend(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) -> bool {
-        let mut after = have;
-        for held in self.held_after(&lane, have.key()).into_values().take(GIVEN_BACK) {
-            if held.needs() > after.key() {
-                break;
-            }
-            ctx.out.send(peer, lane.class, held.payload_after(after));
-            after = held.end;
-        }
-        after != have
     }
 
     /// A neighbour gives back a batch of our own. What this node still knows is dropped.
@@ -490,15 +449,12 @@ impl Exchange {
 
     /// Goes on behind batches that were taken back, in whichever order they came.
     fn adopt(&mut self, lane: Lane) {
-        let Some(shelf) = self.shelf.get(&lane) else { return };
         loop {
             let position = self.outbox.position(&lane);
-            let next = shelf.range((Bound::Excluded(position.key()), Bound::Unbounded)).map(|(_, held)| held);
-            let Some(next) = next.take_while(|held| held.end.epoch < self.epoch).find(|h| h.previous == position)
-            else {
-                return;
-            };
-            self.outbox.adopt(lane, next.end, self.since());
+            let older = |held: &&Held| held.end.epoch < self.epoch;
+            let next = self.shelf_after(&lane, position.key()).take_while(older).find(|held| held.previous == position);
+            let Some(end) = next.map(|held| held.end) else { return };
+            self.outbox.adopt(lane, end, self.since());
         }
     }
 
@@ -553,122 +509,6 @@ impl Exchange {
             self.links.entry(hop).or_default().hold_late(lane, held);
         }
     }
-
-    /// A neighbour lacks what follows `have`, and nobody here holds it: the request goes on towards the origin.
-    pub(crate) fn pass_on_gap(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition, ctx: &mut Context<'_>) {
-        let way = self.directory.tree().next_hops(self.me, Destination::Authority(lane.origin), Some(peer));
-        let Some(hop) = way.first().copied().filter(|_| lane.origin != self.me) else {
-            if !self.knows_own_lanes(ctx.now) {
-                // Neighbours may give it back yet.
-                return;
-            }
-            let Some(to) = self.gone_after(&lane, have.key()) else { return };
-            self.counters.gaps_unserved += 1;
-            let text = format!("lane {lane}: {peer} lacks {}, which is not held any more", range(&have, &to));
-            ctx.out.notice(true, "JC-1211", text);
-            return self.issue_gone_slot(record::Gone { lane, from: have, to }, ctx);
-        };
-        self.want(peer, lane, have);
-        self.counters.gaps_passed_on += 1;
-        self.ask(hop, lane, have, ctx);
-    }
-
-    /// Remembers that a neighbour lacks what follows `have`.
-    fn want(&mut self, peer: AuthorityId, lane: Lane, have: LanePosition) {
-        let of_peer = |wanted: &BTreeMap<AuthorityId, LanePosition>| wanted.contains_key(&peer);
-        if !self.wanted.get(&lane).is_some_and(of_peer) {
-            let mut lanes = self.wanted.iter().filter(|(_, wanted)| of_peer(wanted)).map(|(lane, _)| *lane);
-            let first = lanes.next().filter(|_| lanes.count() + 1 >= WANTED);
-            if let Some(first) = first
-                && let Some(wanted) = self.wanted.get_mut(&first)
-            {
-                wanted.remove(&peer);
-                if wanted.is_empty() {
-                    self.wanted.remove(&first);
-                }
-            }
-        }
-        self.wanted.entry(lane).or_default().insert(peer, have);
-    }
-
-    /// The origin of a lane to us says that messages which we lack are held by nobody any more: the lane goes on behind them.
-    pub(crate) fn told_gone(&mut self, gone: record::Gone, ctx: &mut Context<'_>) {
-        let here = self.chains.get(&gone.lane).map(crate::chain::Chain::position).unwrap_or_default();
-        if gone.lane.origin == self.me || here.key() < gone.from.key() || gone.to.key() <= here.key() {
-            return;
-        }
-        if !self.directory.tree().is_member(gone.lane.destination, self.me) {
-            // A relay's place is soft: it goes on from there.
-            self.chains.entry(gone.lane).or_default().raise_to(gone.to);
-        } else {
-            let gone = record::Gone { from: here, ..gone };
-            ctx.out.record(kind::GONE, record::to_body(&gone));
-            ctx.out.notice(
-                true,
-                "JC-1219",
-                format!("lane {}: lost for good: {}", gone.lane, range(&gone.from, &gone.to)),
-            );
-            self.note_gone(gone);
-        }
-    }
-
-    /// Passes over what was lost (now or at a replay).
-    pub(crate) fn note_gone(&mut self, gone: record::Gone) {
-        self.chains.entry(gone.lane).or_default().pass_over(gone.to);
-        let inbound = self.inbound.entry(gone.lane).or_default();
-        if inbound.waiting.is_empty() {
-            inbound.applied_end = gone.to;
-            self.owe_receipt(gone.lane);
-        }
-        self.gone.push(gone);
-    }
-
-    /// Messages to this node that were lost for good, by lane and numbers.
-    #[must_use]
-    pub fn gone(&self) -> &[record::Gone] {
-        &self.gone
-    }
-
-    /// A neighbour has signed for a lane up to here: it does not lack what comes before.
-    pub(crate) fn satisfied(&mut self, peer: AuthorityId, lane: &Lane, position: LanePosition) {
-        let Some(wanted) = self.wanted.get_mut(lane) else { return };
-        if let Some(have) = wanted.get_mut(&peer).filter(|have| have.key() < position.key()) {
-            *have = position;
-        }
-        let end = self.chains.get(lane).map(crate::chain::Chain::position).unwrap_or_default();
-        wanted.retain(|_, have| have.key() < end.key());
-        if wanted.is_empty() {
-            self.wanted.remove(lane);
-        }
-    }
-
-    /// A batch that this hop knows comes again, because somebody beyond it lacks it: it is held for that neighbour again.
-    pub(crate) fn serve_wanted(
-        &mut self,
-        view: &Verified<BatchView<'_>>,
-        bytes: &[u8],
-        after: LanePosition,
-        ctx: &mut Context<'_>,
-    ) {
-        let lane = view.statement.lane;
-        let end = view.end();
-        let Some(wanted) = self.wanted.get(&lane) else { return };
-        let askers: Vec<AuthorityId> =
-            wanted.iter().filter(|(_, have)| have.key() < end.key()).map(|(peer, _)| *peer).collect();
-        for peer in askers {
-            let link = self.links.entry(peer).or_default();
-            // What came before it here may be lost for good: then what comes before it upstream counts.
-            if !link.comes_after(&lane, &end, after) {
-                let record = ctx.out.record(kind::AGAIN, record::batch_record(Some(peer), ctx.now, bytes));
-                link.hold(lane, Held::new(record, view, bytes.len(), after), ctx.now);
-            }
-        }
-    }
-}
-
-/// A range of messages, for people.
-fn range(from: &LanePosition, to: &LanePosition) -> String {
-    format!("what follows {} of epoch {} up to {} of epoch {}", from.sequence, from.epoch, to.sequence, to.epoch)
 }
 
 /// What stands for an id among those that are used.

@@ -5,8 +5,8 @@ mod operators;
 mod press;
 mod restore;
 
+use crate::gaps::WANTED;
 use crate::link::{ASKED, OWED_EXACTLY};
-use crate::restore::WANTED;
 use crate::{
     Context, Decision, Delivery, Exchange, Frame, LinkKind, Opening, Outgoing, Output, Parts, Payload, Place, Receipt,
     RoomError, Rooms, Setup, SlotValue, record,
