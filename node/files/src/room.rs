@@ -125,11 +125,12 @@ impl Files {
         };
         if key.origin == self.me {
             self.over.retain(|(_, over)| over != key);
-            if !self.sending.get(key).is_some_and(|sending| !sending.is_over()) {
-                self.again.remove(key);
+            let sending = self.sending.get(key);
+            if let Some(over) = sending.filter(|sending| sending.is_over()) {
+                self.over.insert((over.ended, key.clone()));
             }
-            if let Some(sending) = self.sending.get(key).filter(|sending| sending.is_over()) {
-                self.over.insert((sending.ended, key.clone()));
+            if sending.is_none_or(Sending::is_over) {
+                self.again.remove(key);
             }
         }
     }

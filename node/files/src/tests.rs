@@ -22,6 +22,12 @@ fn id(text: &str) -> AuthorityId {
 const HERE: &str = "000000000";
 const THERE: &str = "370000000";
 
+/// The first message of a lane in an epoch.
+fn delivery<'a>((lane, epoch): (Lane, Epoch), attributes: &'a Attributes, payload: &'a [u8]) -> Delivery<'a> {
+    let (commitment, salt): (&[u8], &[u8]) = (&[], &[]);
+    Delivery { lane, epoch, sequence: 1, attributes, payload, commitment, salt, record: 77, index: 3 }
+}
+
 fn decide(files: &mut Files, from: &str, kind: &str, payload: &[u8]) -> Decision {
     decide_in(files, (from, 0), kind, payload)
 }
@@ -31,18 +37,7 @@ fn decide_in(files: &mut Files, (from, number): (&str, u64), kind: &str, payload
     let lane = Lane { origin: id(from), destination: Destination::Authority(files.me), class: Priority::Bulk };
     let (subject, source) = ("1".into(), from.into());
     let attributes = Attributes { id: "m".into(), source, kind: kind.into(), subject, ..Attributes::default() };
-    let delivery = Delivery {
-        lane,
-        epoch: Epoch { number, salt: 0 },
-        sequence: 1,
-        attributes: &attributes,
-        payload,
-        commitment: &[],
-        salt: &[],
-        record: 77,
-        index: 3,
-    };
-    files.decide(1, &delivery, &NoParts)
+    files.decide(1, &delivery((lane, Epoch { number, salt: 0 }), &attributes, payload), &NoParts)
 }
 
 fn apply(files: &mut Files, effect: &[u8]) {
@@ -281,20 +276,8 @@ fn an_offer_that_is_given_back_late_is_made_again() {
     let lane = Lane { origin: id(HERE), destination: Destination::Authority(id(THERE)), class: Priority::Record };
     let (source, kind, payload) = (HERE.into(), OFFER.into(), encode(&offer(&tree)));
     let attributes = Attributes { id: "m".into(), source, kind, ..Attributes::default() };
-    let epoch = Epoch::default();
-    let (payload, attributes) = (&payload[..], &attributes);
-    let at = |payload| Delivery {
-        lane,
-        epoch,
-        sequence: 1,
-        attributes,
-        payload,
-        commitment: &[],
-        salt: &[],
-        record: 1,
-        index: 0,
-    };
-    let effect = files.retake(&at(payload), &NoParts).expect("it was forgotten");
+    let given_back = delivery((lane, Epoch::default()), &attributes, &payload);
+    let effect = files.retake(&given_back, &NoParts).expect("it was forgotten");
     apply(&mut files, &effect);
     let mut back = Files::new(id(HERE));
     back.load(&files.save()).expect("loads");
